@@ -1,0 +1,64 @@
+"""Box conventions, in one place.
+
+A box is four numbers in the last axis of an array, pixels of one image, origin in that image's top left corner:
+
+- ``xywh``: left, top, width, height. What users, messages and files speak.
+- ``xyxy``: left, top, right, bottom.
+- ``cxcywh``: centre, width, height. What the network predicts, in units of the search crop.
+
+Every function takes ``(..., 4)`` arrays and returns float64 arrays of the broadcast shape.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Boxes = NDArray[np.float64]
+
+
+def xywh_to_xyxy(boxes: ArrayLike) -> Boxes:
+    """(..., 4) left, top, width, height -> left, top, right, bottom."""
+    boxes = np.asarray(boxes, np.float64)
+    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
+
+
+def xyxy_to_xywh(boxes: ArrayLike) -> Boxes:
+    """(..., 4) left, top, right, bottom -> left, top, width, height."""
+    boxes = np.asarray(boxes, np.float64)
+    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
+
+
+def cxcywh_to_xywh(boxes: ArrayLike) -> Boxes:
+    """(..., 4) centre x, centre y, width, height -> left, top, width, height."""
+    boxes = np.asarray(boxes, np.float64)
+    return np.concatenate([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
+
+
+def xywh_to_cxcywh(boxes: ArrayLike) -> Boxes:
+    """(..., 4) left, top, width, height -> centre x, centre y, width, height."""
+    boxes = np.asarray(boxes, np.float64)
+    return np.concatenate([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
+
+
+def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    """Intersection over union of (..., 4) xywh boxes, pair by pair (shapes broadcast); 0 where a box has no area."""
+    a, b = xywh_to_xyxy(a), xywh_to_xyxy(b)
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    overlap = np.prod(np.maximum(sides, 0), axis=-1)
+    area_a = np.prod(np.maximum(a[..., 2:] - a[..., :2], 0), axis=-1)
+    area_b = np.prod(np.maximum(b[..., 2:] - b[..., :2], 0), axis=-1)
+    union = area_a + area_b - overlap
+    return np.divide(overlap, union, out=np.zeros_like(union), where=union > 0)
+
+
+def clip(boxes: ArrayLike, width: int, height: int, min_size: float) -> Boxes:
+    """(..., 4) xywh boxes cut to an image of `width` x `height`, at least `min_size` wide and high.
+
+    The published rule: left and top stay `min_size` away from the far edges, right and bottom from the near ones,
+    so a box that has left the image stays at its border. In an image smaller than `min_size` the size wins.
+    """
+    left, top, right, bottom = np.moveaxis(xywh_to_xyxy(boxes), -1, 0)
+    left, right = np.clip(left, 0, max(0, width - min_size)), np.maximum(np.minimum(right, width), min_size)
+    top, bottom = np.clip(top, 0, max(0, height - min_size)), np.maximum(np.minimum(bottom, height), min_size)
+    return np.stack([left, top, np.maximum(right - left, min_size), np.maximum(bottom - top, min_size)], axis=-1)

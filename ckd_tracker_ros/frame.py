@@ -1,0 +1,87 @@
+"""The words that every part shares: an image, a pair of images, an estimate of a target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODALITIES = ("rgb", "thermal")
+"""The order of modalities in every tuple, array axis and bit mask of this project."""
+
+CHANNEL_ORDERS = ("rgb", "bgr", "rgba", "bgra", "mono")
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One camera image as the camera gave it: usually a read-only view of the message's own bytes.
+
+    Attributes:
+        pixels: (H, W) for `mono`, else (H, W, C); uint8, uint16 (either byte order) or float32.
+        order: what the channels mean, one of `CHANNEL_ORDERS`. Conversion to RGB happens on the crop.
+    """
+
+    pixels: NDArray
+    order: str = "rgb"
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class RgbtFrame:
+    """What all cameras saw at one moment.
+
+    Attributes:
+        images: one entry per modality, in the order of `MODALITIES`; None where the camera gave nothing.
+        stamp_ns: time of the moment, nanoseconds of the RGB camera's clock.
+    """
+
+    images: tuple[Image | None, ...]
+    stamp_ns: int = 0
+
+    @property
+    def present(self) -> tuple[bool, ...]:
+        """Per modality, whether there is an image."""
+        return tuple(image is not None for image in self.images)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height that boxes are measured in: those of the RGB image, else of the first image present.
+
+        Raises:
+            ValueError: no modality is present.
+        """
+        for image in self.images:
+            if image is not None:
+                return image.width, image.height
+        raise ValueError(f"a frame needs at least one image of {', '.join(MODALITIES)}; this one has none")
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Where a target is in one frame, how sure that is, and why.
+
+    Attributes:
+        box: (4,) left, top, width, height in RGB pixels.
+        confidence: 0..1.
+        peak: largest score of the search map before the Hann window, 0..1.
+        windowed_peak: score that won after the Hann window, 0..1; its cell gives the box.
+        second_peak: largest score before the window outside the winner's neighbourhood: a look-alike, when high.
+        second_distance: from the winner to that second peak, RGB pixels.
+        present: per modality, whether it was used.
+    """
+
+    box: NDArray[np.float64]
+    confidence: float
+    peak: float
+    windowed_peak: float
+    second_peak: float
+    second_distance: float
+    present: tuple[bool, ...]
