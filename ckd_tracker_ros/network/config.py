@@ -1,0 +1,130 @@
+"""One object that says all there is to say about a network's shape; it travels inside the weight file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ckd_tracker_ros.frame import MODALITIES
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of a student network. The defaults are the published ViT-B with candidate elimination (`base`).
+
+    Attributes:
+        name: for people, in logs and diagnostics.
+        modalities: one branch each, in this order.
+        patch: side of a token, pixels of the crop.
+        template_size, search_size: side of the crops in pixels, multiples of `patch`.
+        template_factor, search_factor: side of the crops in units of sqrt(width * height) of the box.
+        width, depth, heads, mlp_ratio: the vision transformer of a branch.
+        joint_from: first block in which template and search tokens attend to each other. Before it they pass through
+            the same blocks apart, so that the template's tokens are computed once per target (0: published).
+        shared: one set of transformer weights for all modalities (the published SHARE_STUDENT variant).
+        elimination_blocks: blocks, counted from 0, after whose attention search tokens are removed; () for never.
+        elimination_keep: share of the search tokens that each of those blocks keeps, rounded up.
+        head_channels: channels after the first convolution of each tower of the head; each later one halves them.
+        mean, std: of RGB values in 0..1, for every modality.
+    """
+
+    name: str = "base"
+    modalities: tuple[str, ...] = MODALITIES
+    patch: int = 16
+    template_size: int = 128
+    search_size: int = 256
+    template_factor: float = 2.0
+    search_factor: float = 4.0
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    joint_from: int = 0
+    shared: bool = False
+    elimination_blocks: tuple[int, ...] = (3, 6, 9)
+    elimination_keep: float = 0.7
+    head_channels: int = 256
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        for size in (self.template_size, self.search_size):
+            if size <= 0 or size % self.patch:
+                raise ValueError(f"crop size {size} is not a positive multiple of the patch size {self.patch}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of the number of heads {self.heads}")
+        if not 0 < self.elimination_keep <= 1:
+            raise ValueError(f"elimination_keep is {self.elimination_keep}; allowed: above 0, at most 1")
+        if not 0 <= self.joint_from < self.depth:
+            raise ValueError(f"joint_from is {self.joint_from}; allowed: 0 to {self.depth - 1}")
+        wrong = [b for b in self.elimination_blocks if not self.joint_from <= b < self.depth]
+        if wrong:
+            raise ValueError(f"elimination_blocks {wrong} outside the joint blocks {self.joint_from} to {self.depth - 1}")
+        unknown = [m for m in self.modalities if m not in MODALITIES]
+        if unknown or not self.modalities:
+            raise ValueError(f"modalities {self.modalities}; allowed: some of {MODALITIES}")
+
+    @property
+    def template_grid(self) -> int:
+        """Template tokens along one side."""
+        return self.template_size // self.patch
+
+    @property
+    def search_grid(self) -> int:
+        """Search tokens, and cells of the head's maps, along one side."""
+        return self.search_size // self.patch
+
+    @property
+    def central_template_token(self) -> int:
+        """Index of the template token that elimination asks: 27 of 8 x 8 (row 3, column 3), the middle of an odd grid."""
+        middle = (self.template_grid - 1) // 2
+        return middle * self.template_grid + middle
+
+    @property
+    def kept_tokens(self) -> tuple[int, ...]:
+        """Search tokens left after each elimination, for instance (180, 126, 89): constants, so every shape is static."""
+        kept, count = [], self.search_grid**2
+        for _ in self.elimination_blocks:
+            count = math.ceil(self.elimination_keep * count)
+            kept.append(count)
+        return tuple(kept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
+        """The way back from JSON.
+
+        Raises:
+            ValueError: an unknown key (the known ones are listed) or a value that makes no network.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown network configuration {unknown}; known: {sorted(known)}")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+BASE = NetworkConfig()
+"""The published network: ViT-B/16, two students, elimination at blocks 3, 6 and 9."""
+
+TINY = NetworkConfig(
+    name="ckd_tiny",
+    patch=14,
+    template_size=84,
+    search_size=168,
+    width=384,
+    depth=5,
+    heads=6,
+    joint_from=3,
+    shared=True,
+    elimination_blocks=(),
+    head_channels=64,
+)
+"""The shipped student: the first blocks of a DINOv2 ViT-S/14, one set of weights for both cameras."""
+
+CONFIGS = {config.name: config for config in (BASE, TINY)}

@@ -1,0 +1,133 @@
+"""The network that runs on the robot: one student branch per modality and the fused head."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ckd_tracker_ros.network.config import NetworkConfig
+from ckd_tracker_ros.network.elimination import all_candidates, keep_candidates, restore_tokens, take_tokens
+from ckd_tracker_ros.network.head import CenterHead, Maps
+from ckd_tracker_ros.network.vit import Branch
+
+BRANCH_NAMES = {"rgb": "rgb_branch", "thermal": "tir_branch"}
+"""Published names of the branches by modality."""
+
+SHARED_BRANCH = "shared_branch"
+
+
+class Features(NamedTuple):
+    """Search tokens after the last norm.
+
+    Attributes:
+        tokens: (N, M, F * F, C); removed ones are zero.
+        kept: (N, K) indices of the search tokens that no elimination removed, ascending.
+    """
+
+    tokens: Tensor
+    kept: Tensor
+
+
+class Student(nn.Module):
+    """Two students (or one shared) and the fused head: paper, figure 2, without the teachers.
+
+    N targets and M modalities are batch axes everywhere. Branches with weights of their own hold one modality each,
+    a shared one holds all of them: `self.branches` says which slice of the modality axis goes through which branch.
+
+    Args:
+        config: the shape; `config.modalities` gives the order of the modality axis.
+        drop_path: rate of stochastic depth in the last block, rising linearly from 0 (training only).
+    """
+
+    def __init__(self, config: NetworkConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        count = len(config.modalities)
+        if config.shared:
+            self._slices = {SHARED_BRANCH: slice(0, count)}
+        else:
+            self._slices = {BRANCH_NAMES[name]: slice(i, i + 1) for i, name in enumerate(config.modalities)}
+        for name in self._slices:
+            self.add_module(name, Branch(config, drop_path))
+        self.box_head = CenterHead(count * config.width, config.head_channels)
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1) * 255, persistent=False)
+
+    @property
+    def branches(self) -> list[tuple[Branch, slice]]:
+        """Each branch with its slice of the modality axis."""
+        return [(self.get_submodule(name), part) for name, part in self._slices.items()]
+
+    def normalize(self, crops: Tensor) -> Tensor:
+        """(..., S, S, 3) uint8 crops -> (..., 3, S, S) floats by the mean and spread of natural images."""
+        return (crops.movedim(-1, -3).to(self.mean.dtype) - self.mean) / self.std
+
+    def forward(self, templates: Tensor, searches: Tensor, present: Tensor | None = None) -> Maps:
+        """Template and search crops to the head's maps.
+
+        Args:
+            templates: (N, M, 3, T, T) normalised.
+            searches: (N, M, 3, S, S) normalised.
+            present: (N, M) bool, all by default.
+        """
+        if present is None:
+            present = torch.ones(searches.shape[:2], dtype=torch.bool, device=searches.device)
+        return self.head(self.search(self.embed_templates(templates, present), searches, present).tokens)
+
+    def embed_templates(self, templates: Tensor, present: Tensor) -> Tensor:
+        """What of a template does not depend on the search crop: its tokens before the first joint block.
+
+        Args:
+            templates: (N, M, 3, T, T) normalised.
+            present: (N, M) bool.
+
+        Returns:
+            (N, M, T, C) tokens.
+        """
+        tokens = []
+        for branch, part in self.branches:
+            z = branch.embed(templates[:, part], present[:, part], branch.pos_embed_z)
+            for block in branch.blocks[: self.config.joint_from]:
+                z = block(z)
+            tokens.append(z)
+        return torch.cat(tokens, dim=1)
+
+    def search(self, templates: Tensor, searches: Tensor, present: Tensor) -> Features:
+        """Search crops through all branches, block by block, so that elimination sees every modality.
+
+        Args:
+            templates: (N, M, T, C) from `embed_templates`.
+            searches: (N, M, 3, S, S) normalised.
+            present: (N, M) bool.
+        """
+        config = self.config
+        streams = []  # per branch (N, its modalities, tokens, C)
+        for branch, part in self.branches:
+            x = branch.embed(searches[:, part], present[:, part], branch.pos_embed_x)
+            for block in branch.blocks[: config.joint_from]:
+                x = block(x)
+            streams.append(torch.cat([templates[:, part], x], dim=2))
+
+        first = config.template_grid**2  # search tokens follow the template's
+        kept = all_candidates(len(searches), config.search_grid**2, searches.device)
+        counts = dict(zip(config.elimination_blocks, config.kept_tokens))
+        for i in range(config.joint_from, config.depth):
+            query = config.central_template_token if i in counts else None
+            attended = [branch.blocks[i].attend(x, query) for (branch, _), x in zip(self.branches, streams)]
+            streams = [x for x, _ in attended]
+            if i in counts:
+                attention = torch.cat([row[..., first:] for _, row in attended], dim=1)
+                chosen = keep_candidates(attention, present, counts[i])
+                kept = kept.gather(1, chosen)
+                streams = [torch.cat([x[:, :, :first], take_tokens(x[:, :, first:], chosen)], dim=2) for x in streams]
+            streams = [branch.blocks[i].transform(x) for (branch, _), x in zip(self.branches, streams)]
+
+        tokens = torch.cat([branch.norm(x)[:, :, first:] for (branch, _), x in zip(self.branches, streams)], dim=1)
+        return Features(restore_tokens(tokens, kept, config.search_grid**2) if counts else tokens, kept)
+
+    def head(self, tokens: Tensor) -> Maps:
+        """(N, M, F * F, C) search tokens -> maps; modalities are concatenated on channels."""
+        grid = self.config.search_grid
+        return self.box_head(tokens.transpose(2, 3).flatten(1, 2).unflatten(2, (grid, grid)))

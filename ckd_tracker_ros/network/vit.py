@@ -1,0 +1,84 @@
+"""A branch: a plain vision transformer over template and search tokens, made of timm's parts."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from timm.layers import PatchEmbed, trunc_normal_
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ckd_tracker_ros.network.config import NetworkConfig
+
+
+class TokenBlock(Block):
+    """timm's block in two halves, since elimination removes tokens between attention and MLP."""
+
+    def attend(self, x: Tensor, query: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """First half: x + attention(norm(x)).
+
+        Args:
+            x: (..., T, C) tokens.
+            query: a token whose attention is wanted as well.
+
+        Returns:
+            (..., T, C) tokens, and (..., heads, T) softmaxed attention of `query` to all tokens (None without one).
+            Only that one row is computed explicitly; the full attention matrix is never stored.
+        """
+        *batch, T, C = x.shape
+        attn = self.attn
+        qkv = attn.qkv(self.norm1(x)).view(-1, T, 3, attn.num_heads, C // attn.num_heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)  # (B, heads, T, d)
+        row = None
+        if query is not None:
+            row = (q[:, :, query : query + 1] * attn.scale @ k.transpose(-2, -1)).softmax(-1)
+            row = row.view(*batch, attn.num_heads, T)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(*batch, T, C)
+        return x + self.drop_path1(attn.proj(mixed)), row
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Second half: x + mlp(norm(x))."""
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Both halves with nothing between them."""
+        return self.transform(self.attend(x)[0])
+
+
+class Branch(nn.Module):
+    """Parameters of one student: patch embedding, positions, blocks, norm. The student walks all branches together.
+
+    Parameter names are those of the published checkpoints.
+    """
+
+    def __init__(self, config: NetworkConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(config.search_size, config.patch, embed_dim=config.width, strict_img_size=False)
+        self.pos_embed_z = nn.Parameter(torch.zeros(1, config.template_grid**2, config.width))
+        self.pos_embed_x = nn.Parameter(torch.zeros(1, config.search_grid**2, config.width))
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        rates = torch.linspace(0, drop_path, config.depth).tolist()
+        self.blocks = nn.ModuleList(
+            TokenBlock(config.width, config.heads, config.mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate)
+            for rate in rates
+        )
+        self.norm = norm(config.width)
+        trunc_normal_(self.pos_embed_z, std=0.02)
+        trunc_normal_(self.pos_embed_x, std=0.02)
+
+    def embed(self, crops: Tensor, present: Tensor, positions: Tensor) -> Tensor:
+        """Crops to tokens; those of an absent modality are zero, their positions stay.
+
+        Args:
+            crops: (..., 3, S, S) normalised crops.
+            present: (...) bool.
+            positions: (1, T, C) `pos_embed_z` or `pos_embed_x`.
+
+        Returns:
+            (..., T, C) tokens.
+        """
+        tokens = self.patch_embed(crops.flatten(0, -4)).unflatten(0, crops.shape[:-3])
+        # where, not a product: a crop of NaN times zero would still be NaN
+        return torch.where(present[..., None, None], tokens, 0) + positions
