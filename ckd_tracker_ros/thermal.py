@@ -121,7 +121,6 @@ def to_uint8(pixels: NDArray, limits: Limits | None) -> NDArray[np.uint8]:
         values = np.subtract(pixels, np.float32(low), dtype=np.float32, casting="unsafe")
         values *= np.float32(255 / (high - low))
         values += np.float32(0.5)  # round, since the cast cuts off
-    np.clip(values, 0, 255, out=values)
-    if pixels.dtype.kind == "f":
-        np.nan_to_num(values, copy=False, nan=0.0)
+    np.fmax(values, 0, out=values)  # of NaN and 0, fmax takes the 0
+    np.fmin(values, 255, out=values)
     return values.astype(np.uint8)
