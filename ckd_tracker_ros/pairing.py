@@ -214,7 +214,8 @@ class NearestPairing:
         own, other = self._streams[stream], self._streams[1 - stream]
         behind = other.timeline > own.timeline  # the other stream has jumped, this one has not
         late = own.is_late(frame.stamp)
-        frame.suspect = (bool(own.recent) and frame.stamp < min(own.recent)) or (late and behind)
+        full = len(own.recent) == self.queue_size
+        frame.suspect = (full and frame.stamp < min(own.recent)) or (late and behind)
         if frame.suspect:
             continues = own.suspect is not None and frame.stamp > own.suspect
             if not continues:

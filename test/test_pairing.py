@@ -1,0 +1,272 @@
+"""Pairs by stamp: never worse than message_filters, always in order, and every frame accounted for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckd_tracker_ros.pairing import RGB, THERMAL, NearestPairing, Pair, Reason
+
+MS = 1_000_000
+PATTERNS = (
+    "aligned",
+    "offset_10ms",
+    "offset_minus_12ms",
+    "jitter_5ms",
+    "drops",
+    "late_rgb_40ms",
+    "late_thermal_60ms",
+    "30_and_9hz",
+    "wide_slop",
+    "60_and_25hz",
+    "late_rgb_50ms_wide_slop",
+    "30_and_9hz_looped",
+)
+
+
+def play(pairing: NearestPairing, events: list[tuple[int, int, int]]) -> list[Pair]:
+    """Push (arrival, stream, stamp) in order; the pairs that left. The item of a frame is its number."""
+    pairs = [pairing.push(stream, stamp, arrival, i) for i, (arrival, stream, stamp) in enumerate(events)]
+    return [pair for pair in pairs if pair is not None]
+
+
+def camera(stream: int, stamps_ms: list[float], delay_ms: float = 1) -> list[tuple[int, int, int]]:
+    """Events of a camera whose clock is right: each frame arrives `delay_ms` after its stamp."""
+    return [(round((stamp + delay_ms) * MS), stream, round(stamp * MS)) for stamp in stamps_ms]
+
+
+def assert_accounted(pairing: NearestPairing) -> None:
+    for stream in (RGB, THERMAL):
+        fates = pairing.paired[stream] + sum(pairing.dropped[stream].values()) + pairing.waiting[stream]
+        assert fates == pairing.received[stream]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_at_least_message_filters(golden, pattern):
+    recorded = np.load(golden / "pairing_message_filters.npz")
+    events, theirs = recorded[f"{pattern}/events"].tolist(), recorded[f"{pattern}/pairs"]
+    pairing = NearestPairing(slop_ns=round(float(recorded[f"{pattern}/slop"]) * 1e9), queue_size=10)
+    ours = play(pairing, events)
+    assert len(ours) >= (360 if pattern.endswith("looped") else len(theirs))
+    our_offset = np.mean([abs(pair.offset_ns) for pair in ours])
+    assert our_offset <= np.abs(theirs[:, 1] - theirs[:, 0]).mean() + 0.1 * MS
+    for pair in ours:  # no added delay: it left when the later of the two arrived
+        assert pair.arrival_ns == max(events[i][0] for i in pair.items)
+    assert_accounted(pairing)
+
+
+def test_every_recorded_pattern_is_tested(golden):
+    recorded = np.load(golden / "pairing_message_filters.npz")
+    assert {name.split("/")[0] for name in recorded.files} == set(PATTERNS)
+
+
+STAMPS = st.one_of(st.integers(0, 40).map(lambda i: i * 7 * MS), st.integers(-(2**62), 2**63 - 1))
+EVENTS = st.lists(st.tuples(st.sampled_from((RGB, THERMAL)), STAMPS), max_size=80)
+
+
+@settings(max_examples=150, deadline=None)
+@given(EVENTS, st.integers(0, 60), st.integers(1, 6), st.integers(-50, 50), st.booleans())
+def test_invariants_on_anything(frames, slop_ms, queue_size, delay_ms, reuse):
+    def run() -> tuple[NearestPairing, list[tuple[Pair, tuple[int, int]]]]:
+        pairing, out = NearestPairing(slop_ms * MS, queue_size, delay_ms * MS, reuse), []
+        for i, (stream, stamp) in enumerate(frames):
+            pair = pairing.push(stream, stamp, i, i)
+            assert_accounted(pairing)
+            assert max(pairing.waiting) <= queue_size
+            if pair is not None:
+                out.append((pair, pairing.jumps))
+        return pairing, out
+
+    pairing, out = run()
+    used: list[tuple[int, ...]] = [pair.items for pair, _ in out]
+    assert len(out) == pairing.pairs == pairing.paired[RGB] == len({items[RGB] for items in used})
+    assert pairing.paired[THERMAL] == len({items[THERMAL] for items in used})
+    assert reuse or pairing.paired[THERMAL] == len(out)
+    for pair, _ in out:
+        assert abs(pair.offset_ns) <= slop_ms * MS
+        assert pair.offset_ns == pair.thermal_stamp_ns - delay_ms * MS - pair.rgb_stamp_ns
+        assert frames[pair.items[RGB]] == (RGB, pair.rgb_stamp_ns)
+        assert frames[pair.items[THERMAL]] == (THERMAL, pair.thermal_stamp_ns)
+        assert pair.arrival_ns == max(pair.items)
+        assert 0 not in (pair.rgb_stamp_ns, pair.thermal_stamp_ns)
+    for (before, jumps), (after, later_jumps) in zip(out, out[1:], strict=False):  # only a jump goes back in time
+        if jumps[RGB] == later_jumps[RGB]:
+            assert after.rgb_stamp_ns > before.rgb_stamp_ns
+        if jumps[THERMAL] == later_jumps[THERMAL]:
+            assert after.thermal_stamp_ns - before.thermal_stamp_ns >= (0 if reuse else 1)
+    again, out_again = run()
+    assert [pair.items for pair, _ in out_again] == used
+    assert again.counts == pairing.counts
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 250), min_size=40, max_size=40), st.integers(-15, 15), st.integers(0, 2**62))
+def test_late_frames_are_no_jump(lateness_ms, offset_ms, start):
+    """RGB frames arrive shuffled, up to 7 frames late: less than the buffer."""
+    start += 50 * MS
+    stamps = [start + 33 * MS * i for i in range(40)]
+    arrivals = [33 * i + late for i, late in enumerate(lateness_ms)]
+    events = [(33 * i * MS, THERMAL, stamp + offset_ms * MS) for i, stamp in enumerate(stamps)]
+    events += [(at * MS, RGB, stamp) for at, stamp in zip(arrivals, stamps, strict=True)]
+    pairing = NearestPairing(16 * MS, 10)
+    pairs = play(pairing, sorted(events))
+    assert pairing.jumps == (0, 0)
+    left = [pair.rgb_stamp_ns for pair in pairs]
+    assert left == sorted(set(left))
+    assert all(pair.offset_ns == offset_ms * MS for pair in pairs)
+    not_overtaken = {stamp for i, stamp in enumerate(stamps) if arrivals[i] <= min(arrivals[i:])}
+    assert not_overtaken <= set(left)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    delays_ms=st.tuples(st.integers(0, 90), st.integers(0, 90)),
+    length=st.integers(15, 40),
+    passes=st.integers(2, 5),
+    lost=st.sets(st.tuples(st.sampled_from((RGB, THERMAL)), st.integers(0, 199)), max_size=12),
+)
+def test_looped_bag_goes_on_at_once(delays_ms, length, passes, lost):
+    """Streams jump back at different moments, and some frames are lost: hardly any pair is."""
+    total = length * passes
+    events = [
+        ((33 * i + delays_ms[stream]) * MS, stream, (1000 + 33 * (i % length) + 3 * stream) * MS)
+        for stream in (RGB, THERMAL)
+        for i in range(total)
+        if (stream, i) not in lost
+    ]
+    pairing = NearestPairing(16 * MS, 10)
+    pairs = play(pairing, sorted(events))
+    possible = total - len({i for _, i in lost if i < total})
+    # at each jump: partners that the faster camera has jumped away from, and what depends on a lost first frame
+    in_flight = abs(delays_ms[RGB] - delays_ms[THERMAL]) // 33 + 1
+    assert len(pairs) >= possible - (passes - 1) * in_flight - len(lost)
+    assert pairing.jumps == (passes - 1, passes - 1)
+    assert all(pair.offset_ns == 3 * MS for pair in pairs)
+
+
+def after_two_seconds(rgb_ms: list[float], thermal_ms: list[float]) -> tuple[NearestPairing, list[Pair]]:
+    """Both cameras at 30 Hz, then frames with these stamps, 33 ms apart: the pairs made of the latter."""
+    pairing = NearestPairing(16 * MS, 10)
+    steady = [1000 + 33 * i for i in range(60)]
+    assert len(play(pairing, sorted(camera(RGB, steady) + camera(THERMAL, steady)))) == 60
+    events = [((3000 + 33 * i) * MS, RGB, round(stamp * MS)) for i, stamp in enumerate(rgb_ms)]
+    events += [((3001 + 33 * i) * MS, THERMAL, round(stamp * MS)) for i, stamp in enumerate(thermal_ms)]
+    return pairing, play(pairing, sorted(events))
+
+
+def test_both_streams_jump_and_not_one_pair_is_lost():
+    pairing, pairs = after_two_seconds([1000, 1033, 1066], [1002, 1035, 1068])
+    assert [pair.rgb_stamp_ns // MS for pair in pairs] == [1000, 1033, 1066]
+    assert pairing.jumps == (1, 1)
+    assert not any(pairing.counts.values())
+
+
+def test_one_stream_jumps_two_frames_before_the_other():
+    pairing, pairs = after_two_seconds([1000, 1033, 1066, 1099], [2980, 3013, 1066, 1099])
+    assert [(pair.rgb_stamp_ns // MS, pair.thermal_stamp_ns // MS) for pair in pairs] == [(1066, 1066), (1099, 1099)]
+    assert pairing.jumps == (1, 1)
+
+
+@pytest.mark.parametrize("late", [1000, 2800])
+def test_single_late_frame_is_dropped_and_counted(late):
+    pairing, pairs = after_two_seconds([2980, late, 3046, 3079], [2980, 3013, 3046, 3079])
+    assert [pair.rgb_stamp_ns // MS for pair in pairs] == [2980, 3046, 3079]
+    assert pairing.jumps == (0, 0)
+    assert pairing.dropped[RGB][Reason.OLDER_THAN_LAST_PAIR] == 1
+    assert_accounted(pairing)
+
+
+def test_one_wild_stamp_in_both_streams_does_not_stop_pairing_for_good():
+    ahead = [2980 + 33 * i for i in range(30)]
+    _, pairs = after_two_seconds([10**6, *ahead], [10**6, *ahead])
+    assert pairs[0].rgb_stamp_ns == 10**6 * MS
+    assert pairs[-1].rgb_stamp_ns == ahead[-1] * MS
+    assert len(pairs) >= 1 + 30 - 10  # the buffer's worth
+
+
+def test_backward_clock_of_a_camera_without_partner():
+    """With no pair ever made there is nothing to go back from; the frames of before do not linger."""
+    pairing = NearestPairing(16 * MS, 10)
+    play(pairing, camera(RGB, [5000 + 33 * i for i in range(30)]))
+    assert pairing.dropped[RGB][Reason.PARTNER_SILENT] == 20
+    again = [1000 + 33 * i for i in range(5)]
+    assert len(play(pairing, sorted(camera(RGB, again) + camera(THERMAL, again)))) == 5
+    assert pairing.jumps[RGB] == 1
+    assert pairing.waiting == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "fates"),
+    [
+        ([(RGB, 0), (THERMAL, 0)], {"stamp_unset": 2}),
+        ([(RGB, 100 + i) for i in range(8)], {"partner_silent": 5}),
+        ([(s, 100 * i + 50 * s) for i in range(1, 9) for s in (RGB, THERMAL)], {"no_partner": 10}),
+        ([(RGB, 100), (THERMAL, 100), (RGB, 100), (THERMAL, 90)], {"older_than_last_pair": 2}),
+        ([(RGB, 96), (RGB, 99), (THERMAL, 100)], {"superseded": 1}),
+        ([(RGB, 100), (THERMAL, 100), (RGB, 105), (RGB, 200), (THERMAL, 200)], {"superseded": 1}),
+        ([(RGB, 100), (RGB, 150), (THERMAL, 150)], {"no_partner": 1}),
+    ],
+)
+def test_fate_of_frames(frames, fates):
+    pairing = NearestPairing(10 * MS, queue_size=3)
+    play(pairing, [(i, stream, stamp * MS) for i, (stream, stamp) in enumerate(frames)])
+    assert {reason.value: n for reason, n in pairing.counts.items() if n} == fates
+    assert_accounted(pairing)
+
+
+def test_what_a_warning_needs_to_name_the_cause():
+    pairing = NearestPairing(10 * MS, 10)
+    assert pairing.nearest_offset_ns is None
+    assert pairing.last_arrival_ns == [None, None]
+    play(pairing, camera(RGB, [100]) + camera(THERMAL, [125]))
+    assert pairing.nearest_offset_ns == 25 * MS
+    assert pairing.last_arrival_ns == [101 * MS, 126 * MS]
+    assert pairing.received == (1, 1)
+
+
+def test_delay_is_live_and_reaches_frames_that_wait():
+    pairing = NearestPairing(5 * MS, 10)
+    assert not play(pairing, camera(RGB, [1000]) + camera(THERMAL, [1040]))
+    pairing.thermal_delay_ns = 8 * MS
+    (pair,) = play(pairing, camera(RGB, [1033]))
+    assert (pair.rgb_stamp_ns, pair.thermal_stamp_ns, pair.offset_ns) == (1033 * MS, 1040 * MS, -MS)
+
+
+def test_reuse_serves_several_rgb_frames_and_can_be_switched_off():
+    pairing = NearestPairing(60 * MS, 10, reuse=True)
+    events = camera(RGB, [1000 + 33 * i for i in range(8)], delay_ms=5) + camera(THERMAL, [1001, 1112, 1223])
+    pairs = play(pairing, sorted(events))
+    assert [(pair.rgb_stamp_ns // MS, pair.thermal_stamp_ns // MS) for pair in pairs] == [
+        (1000, 1001),
+        (1033, 1001),
+        (1099, 1112),  # 1066 waited, being 65 ms after 1001, and was overtaken
+        (1132, 1112),
+        (1165, 1112),
+        (1198, 1223),
+        (1231, 1223),
+    ]
+    assert pairing.paired == (7, 3)
+    assert pairing.dropped[RGB][Reason.SUPERSEDED] == 1
+    assert_accounted(pairing)
+    pairing.reuse = False
+    assert not play(pairing, camera(RGB, [1264]))
+
+
+def test_clear_drops_what_waits_and_goes_on():
+    pairing = NearestPairing(10 * MS, 10)
+    play(pairing, camera(RGB, [5000, 5033]) + camera(THERMAL, [5000, 5100]))
+    pairing.clear()
+    assert pairing.waiting == (0, 0)
+    assert_accounted(pairing)
+    assert len(play(pairing, camera(RGB, [1000]) + camera(THERMAL, [1000]))) == 1
+
+
+def test_bad_arguments_name_value_and_allowed():
+    with pytest.raises(ValueError, match=r"slop is -1 ns; allowed: 0 or more"):
+        NearestPairing(-1, 10)
+    with pytest.raises(ValueError, match=r"queue size is 0; allowed: 1 or more"):
+        NearestPairing(0, 0)
+    with pytest.raises(ValueError, match=r"stream is 2; allowed: 0 \(rgb\), 1 \(thermal\)"):
+        NearestPairing(0, 1).push(2, 1, 1, None)
