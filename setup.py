@@ -1,7 +1,6 @@
 """Installs ckd_tracker_ros, by colcon (ament_python) as well as by pip."""
 
 import re
-import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -15,15 +14,13 @@ DATA = {
     "share/ament_index/resource_index/packages": [f"resource/{NAME}"],
     SHARE: ["package.xml"],
 }
-# `pip install -e` runs from the source tree; a copy of its models and settings would only go stale.
-if "editable_wheel" not in sys.argv:
-    for folder, patterns in {
-        "launch": ["*.launch.py"],
-        "config": ["*.yaml", "*.xml"],
-        "models": ["*.safetensors", "*.md"],
-    }.items():
-        files = [path for pattern in patterns for path in sorted((ROOT / folder).glob(pattern))]
-        DATA[f"{SHARE}/{folder}"] = [path.relative_to(ROOT).as_posix() for path in files]
+for folder, patterns in {
+    "launch": ["*.launch.py"],
+    "config": ["*.yaml", "*.xml"],
+    "models": ["*.safetensors", "*.md"],
+}.items():
+    files = [path for pattern in patterns for path in sorted((ROOT / folder).glob(pattern))]
+    DATA[f"{SHARE}/{folder}"] = [path.relative_to(ROOT).as_posix() for path in files]
 
 DEMO = ["matplotlib"]
 TEST = [*DEMO, "hypothesis", "pytest", "ruff"]
