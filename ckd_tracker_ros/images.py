@@ -157,7 +157,7 @@ def _decode_compressed(message: Any) -> Image:
         if "rvl" in encoding.lower():
             raise ImageError(f"compressed format {encoding!r} is not supported; compressedDepth must use png", encoding)
         header, data = bytes(data[:12]), data[12:]
-    # Decoders fill in what a cut-off file lacks and call it an image: the end marker has to be there.
+    # Several OpenCV versions fill in what a cut-off file lacks and call it an image: the end has to be there.
     content = bytes(data)
     jpeg_cut = content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
     png_cut = content.startswith(b"\x89PNG") and b"IEND" not in content[-64:]
