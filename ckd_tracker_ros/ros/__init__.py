@@ -1,0 +1,1 @@
+"""The ROS 2 side: a thin shell around the tracker."""

@@ -1,0 +1,299 @@
+"""The one thread that tracks: it takes the newest pair, moves all targets, and hands the outcome to be published."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckd_tracker_ros import images
+from ckd_tracker_ros.frame import RgbtFrame
+from ckd_tracker_ros.pairing import Pair
+from ckd_tracker_ros.ros.ring import Ring, RingError
+from ckd_tracker_ros.ros.roster import Entry, RequestError, Roster, Start
+from ckd_tracker_ros.ros.statistics import Statistics
+from ckd_tracker_ros.target import LostSettings, Target, advance
+from ckd_tracker_ros.tracker import Tracker, TrackerSettings
+
+REQUEST_LIMIT_S = 5.0
+"""How long a request to start targets waits for the worker before it is refused."""
+REPLAY_LIMIT_S = 1.5
+"""How long the replay of a request with a past stamp may take; it takes strides to stay inside."""
+STOP_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may change from one pair to the next."""
+
+    tracker: TrackerSettings
+    lost: LostSettings
+    max_age_ns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one processed pair has come to.
+
+    Attributes:
+        pair: the messages and their stamps.
+        frame: the decoded pair; None when there was nothing to track in it.
+        targets: all targets after it.
+        removed: those that have gone since the last outcome.
+        taken_ns: monotonic time at which the worker took the pair.
+        skipped: pairs since the last outcome that were not processed: replaced by a newer one, too old, unusable.
+    """
+
+    pair: Pair
+    frame: RgbtFrame | None
+    targets: tuple[Target, ...]
+    removed: tuple[Target, ...]
+    taken_ns: int
+    skipped: int
+
+
+@dataclass(eq=False)
+class _Request:
+    """Targets to start; answered once, with ids or with the reason of the refusal."""
+
+    starts: Sequence[Start]
+    stamp_ns: int
+    slop_ns: int
+    replace_all: bool
+    generation: int
+    answered: threading.Event = field(default_factory=threading.Event)
+    withdrawn: bool = False
+    refusal: str = ""
+
+
+class Worker:
+    """Owns the tracking thread. All methods may be called from any thread; only `start_targets` and `stop` wait."""
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        roster: Roster,
+        ring: Ring,
+        settings: Settings,
+        statistics: Statistics,
+        publish: Callable[[Outcome], None],
+    ) -> None:
+        """`publish` is called from the worker's thread."""
+        self.settings = settings
+        self._tracker = tracker
+        self._roster = roster
+        self._ring = ring
+        self._statistics = statistics
+        self._publish = publish
+        self._slot: tuple[int, Pair] | None = None
+        self._requests: deque[_Request] = deque()
+        self._skipped = 0
+        self._paused = False
+        self._stopping = False
+        self._condition = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
+
+    def start(self) -> None:
+        """Begins to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the step that it is in; requests that wait are refused."""
+        with self._condition:
+            self._stopping = True
+            self._slot = None
+            self._condition.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(STOP_LIMIT_S)
+        with self._condition:
+            for request in self._requests:
+                self._answer(request, "not active: the node was deactivated")
+            self._requests.clear()
+
+    @property
+    def paused(self) -> bool:
+        """Whether pairs are kept for requests but not tracked."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, value: bool) -> None:
+        with self._condition:
+            self._paused = value
+            if value and self._slot is not None:
+                self._slot = None
+                self._statistics.drop("paused")
+
+    def offer(self, pair: Pair) -> None:
+        """Hands over a new pair; one that still waits is replaced."""
+        serial = self._ring.append(pair)
+        with self._condition:
+            if self._paused:
+                self._statistics.drop("paused")
+                return
+            if self._slot is not None:
+                self._skip("replaced by a newer pair")
+            self._slot = (serial, pair)
+            self._condition.notify()
+
+    def start_targets(
+        self, starts: Sequence[Start], stamp_ns: int, slop_ns: int, replace_all: bool, limit_s: float = REQUEST_LIMIT_S
+    ) -> list[str]:
+        """Starts targets on the pair with that RGB stamp (0 = the newest) and brings them to the present.
+
+        Returns:
+            Their ids, in the order of `starts`.
+
+        Raises:
+            RequestError: refused, nothing has changed.
+        """
+        request = _Request(
+            self._roster.plan(starts, replace_all), stamp_ns, slop_ns, replace_all, self._roster.generation
+        )
+        with self._condition:
+            if self._stopping:
+                raise RequestError("not active: the node was deactivated")
+            self._requests.append(request)
+            self._condition.notify()
+        if not request.answered.wait(limit_s):
+            with self._condition:
+                if not request.answered.is_set():
+                    request.withdrawn = True
+                    raise RequestError(f"the tracker did not answer within {limit_s:g} s; nothing has changed")
+        if request.refusal:
+            raise RequestError(request.refusal)
+        return [start.id for start in request.starts]
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopping or self._requests or self._slot)
+                if self._stopping:
+                    return
+                request = self._requests.popleft() if self._requests else None
+                if request is None:
+                    (serial, pair), self._slot = self._slot, None
+            try:
+                if request is not None:
+                    self._handle(request)
+                else:
+                    self._process(serial, pair)
+            except Exception as error:  # noqa: BLE001 - reported; a dead thread would be a tracker that says nothing
+                self._statistics.failure(error)
+                if request is not None:
+                    with self._condition:
+                        self._answer(request, f"{type(error).__name__}: {error}")
+                else:
+                    self._skip("error")
+
+    def _process(self, serial: int, pair: Pair) -> None:
+        taken_ns = time.monotonic_ns()
+        settings = self.settings
+        if taken_ns - pair.arrival_ns > settings.max_age_ns:
+            self._skip("older than sync.max_age")
+            return
+        self._tracker.settings = settings.tracker
+        self._statistics.sizes(tuple(map(message_size, pair.items)))
+        entries = self._roster.entries
+        frame = None
+        if entries:
+            try:
+                frame = decode(pair)
+                steps = self._step([entry for entry in entries if entry.serial < serial], serial, frame)
+            except ValueError as error:  # an image that cannot be used; the targets wait for a better one
+                self._statistics.unusable(error)
+                self._skip("unusable image")
+                return
+            with self._condition:
+                if self._paused or self._stopping:
+                    self._statistics.drop("paused")
+                    return
+                self._roster.commit(steps)
+        targets, removed = self._roster.report()
+        with self._condition:
+            skipped, self._skipped = self._skipped, 0
+        self._statistics.recovered()
+        self._publish(Outcome(pair, frame, targets, removed, taken_ns, skipped))
+
+    def _step(self, entries: Sequence[Entry], serial: int, frame: RgbtFrame) -> list[tuple[Entry, Entry]]:
+        states, estimates = self._tracker.step_many([entry.target.state for entry in entries], frame)
+        return [
+            (entry, Entry(advance(entry.target, state, estimate, self.settings.lost), serial))
+            for entry, state, estimate in zip(entries, states, estimates, strict=True)
+        ]
+
+    def _handle(self, request: _Request) -> None:
+        refusal = ""
+        try:
+            entries = self._start(request)
+        except (RingError, ValueError) as error:
+            refusal = str(error)
+        with self._condition:
+            if request.withdrawn:
+                return
+            if not refusal:
+                try:
+                    self._roster.admit(entries, request.replace_all, request.generation)
+                except RequestError as error:
+                    refusal = str(error)
+            self._answer(request, refusal)
+
+    def _start(self, request: _Request) -> list[Entry]:
+        """New targets on the asked pair, then through the pairs since."""
+        self._tracker.settings = self.settings.tracker
+        serial, pair = self._ring.since(request.stamp_ns, request.slop_ns)[0]
+        frame = decode(pair)
+        entries = []
+        for start in request.starts:
+            try:
+                state = self._tracker.start(frame, start.box)
+            except ValueError as error:
+                raise RequestError(f"target {start.id!r}: {error}") from error
+            entries.append(Entry(Target(start.id, start.label, state), serial))
+        return self._replay(entries, serial) if request.stamp_ns and entries else entries
+
+    def _replay(self, entries: list[Entry], serial: int) -> list[Entry]:
+        """The entries after the pairs that came since `serial`; when time is short some are left out, never the last.
+
+        The newest pair may be another one at the end than at the beginning: catching up goes on until it is reached.
+        """
+        began, steps = time.monotonic(), 0
+        while pending := self._ring.newer_than(serial):
+            used = time.monotonic() - began
+            left = REPLAY_LIMIT_S - used
+            stride = len(pending) if left <= 0 else max(1, math.ceil(len(pending) * used / max(steps, 1) / left))
+            serial, pair = pending[min(stride, len(pending)) - 1]
+            steps += 1
+            try:
+                entries = [after for _, after in self._step(entries, serial, decode(pair))]
+            except ValueError as error:
+                self._statistics.unusable(error)
+            if left <= 0 or self._stopping:
+                break
+        return entries
+
+    def _answer(self, request: _Request, refusal: str) -> None:
+        request.refusal = refusal
+        request.answered.set()
+
+    def _skip(self, reason: str) -> None:
+        with self._condition:
+            self._skipped += 1
+        self._statistics.drop(reason)
+
+
+def decode(pair: Pair) -> RgbtFrame:
+    """The images of a pair.
+
+    Raises:
+        ImageError: one of them cannot be used.
+    """
+    return RgbtFrame(tuple(item if item is None else images.decode(item) for item in pair.items), pair.rgb_stamp_ns)
+
+
+def message_size(message: Any) -> tuple[int, int] | None:
+    """Width and height that an image message tells without being decoded; compressed ones do not."""
+    return (message.width, message.height) if hasattr(message, "width") else None
