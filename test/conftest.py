@@ -22,3 +22,37 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no recordings at {SHARED.parent.name}/shared/data: they are not part of the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_student():
+    """A real network of a few thousand random weights: runs in a millisecond, tracks nothing."""
+    import torch
+
+    from ckd_tracker_ros.network.config import NetworkConfig
+    from ckd_tracker_ros.network.student import Student
+
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        name="random", patch=8, template_size=32, search_size=64, width=32, depth=2, heads=2, joint_from=1,
+        shared=True, elimination_blocks=(1,), head_channels=16,
+    )  # fmt: skip
+    return Student(config).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_student, tmp_path_factory) -> Path:
+    """`tiny_student` as a weight file."""
+    from ckd_tracker_ros.network import checkpoint
+
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    checkpoint.save(path, tiny_student, {"source": "random numbers, for tests"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_tracker(tiny_checkpoint):
+    """A tracker on the CPU with the weights of `tiny_checkpoint`."""
+    from ckd_tracker_ros.tracker import Tracker
+
+    return Tracker.from_checkpoint(tiny_checkpoint, device="cpu")

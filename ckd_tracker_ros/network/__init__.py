@@ -1,0 +1,1 @@
+"""The network: configuration, branches, elimination, head, and its weight files."""

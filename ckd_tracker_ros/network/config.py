@@ -61,7 +61,7 @@ class NetworkConfig:
             raise ValueError(f"joint_from is {self.joint_from}; allowed: 0 to {self.depth - 1}")
         wrong = [b for b in self.elimination_blocks if not self.joint_from <= b < self.depth]
         if wrong:
-            raise ValueError(f"elimination_blocks {wrong} outside the joint blocks {self.joint_from} to {self.depth - 1}")
+            raise ValueError(f"elimination_blocks {wrong}; allowed: joint blocks {self.joint_from} to {self.depth - 1}")
         unknown = [m for m in self.modalities if m not in MODALITIES]
         if unknown or not self.modalities:
             raise ValueError(f"modalities {self.modalities}; allowed: some of {MODALITIES}")
@@ -78,13 +78,13 @@ class NetworkConfig:
 
     @property
     def central_template_token(self) -> int:
-        """Index of the template token that elimination asks: 27 of 8 x 8 (row 3, column 3), the middle of an odd grid."""
+        """Index of the template token that elimination asks: 27 of 8 x 8 (row 3, column 3), an odd grid's middle."""
         middle = (self.template_grid - 1) // 2
         return middle * self.template_grid + middle
 
     @property
     def kept_tokens(self) -> tuple[int, ...]:
-        """Search tokens left after each elimination, for instance (180, 126, 89): constants, so every shape is static."""
+        """Search tokens left after each elimination, as (180, 126, 89): constants, so every shape is static."""
         kept, count = [], self.search_grid**2
         for _ in self.elimination_blocks:
             count = math.ceil(self.elimination_keep * count)

@@ -59,7 +59,7 @@ class Branch(nn.Module):
         self.pos_embed_z = nn.Parameter(torch.zeros(1, config.template_grid**2, config.width))
         self.pos_embed_x = nn.Parameter(torch.zeros(1, config.search_grid**2, config.width))
         norm = partial(nn.LayerNorm, eps=1e-6)
-        rates = torch.linspace(0, drop_path, config.depth).tolist()
+        rates = [drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
             TokenBlock(config.width, config.heads, config.mlp_ratio, qkv_bias=True, norm_layer=norm, drop_path=rate)
             for rate in rates

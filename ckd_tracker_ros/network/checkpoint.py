@@ -1,0 +1,124 @@
+"""Weight files: one safetensors file holds the tensors, the network's configuration and where they came from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ckd_tracker_ros.network.config import NetworkConfig
+from ckd_tracker_ros.network.student import Student
+
+SUFFIX = ".safetensors"
+_CONFIG, _PROVENANCE = "ckd_tracker_ros.config", "ckd_tracker_ros.provenance"
+
+
+class CheckpointError(RuntimeError):
+    """A weight file that is missing, damaged, or not what it should be; the message says which and what to do."""
+
+
+def model_folders() -> list[Path]:
+    """Where models are looked up by name: the installed share folder, `sys.prefix/share`, the source tree."""
+    folders = []
+    try:
+        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+    except ImportError:
+        pass
+    else:
+        try:
+            folders.append(Path(get_package_share_directory("ckd_tracker_ros")) / "models")
+        except (PackageNotFoundError, LookupError, OSError):
+            pass  # not installed by colcon: the other places remain
+    folders.append(Path(sys.prefix) / "share" / "ckd_tracker_ros" / "models")
+    folders.append(Path(__file__).resolve().parents[2] / "models")
+    return folders
+
+
+def find_model(name_or_path: str) -> Path:
+    """The weight file for a path or a model's name (`ckd_tiny`).
+
+    Raises:
+        CheckpointError: there is none; lists where it was looked for.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    candidates = [folder / f"{name_or_path}{SUFFIX}" for folder in model_folders()]
+    for candidate in candidates:
+        if path.parent == Path() and candidate.is_file():
+            return candidate
+    looked = "\n  ".join(str(place) for place in [path, *candidates])
+    raise CheckpointError(f"no model {name_or_path!r}; looked for\n  {looked}")
+
+
+def save(path: Path | str, student: Student, provenance: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
+    """Write a network as one file.
+
+    Args:
+        provenance: where the weights come from (source, licence, training); JSON values.
+        dtype: of the stored floating-point tensors.
+    """
+    tensors = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
+        for name, tensor in student.state_dict().items()
+    }
+    metadata = {_CONFIG: json.dumps(student.config.to_dict()), _PROVENANCE: json.dumps(provenance)}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(path), metadata)
+
+
+def read_metadata(path: Path | str) -> tuple[NetworkConfig, dict[str, Any]]:
+    """Configuration and provenance of a weight file, without reading its tensors.
+
+    Raises:
+        CheckpointError: missing, damaged, or not of this project.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no weight file {path}") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable safetensors file ({error}); published checkpoints are turned into one with "
+            "'ckd-tracker convert'"
+        ) from error
+    if _CONFIG not in metadata:
+        raise CheckpointError(f"{path} holds no network configuration; make it with 'ckd-tracker convert'")
+    try:
+        return NetworkConfig.from_dict(json.loads(metadata[_CONFIG])), json.loads(metadata.get(_PROVENANCE, "{}"))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its configuration is damaged or of another version: {error}") from error
+
+
+def load(path: Path | str) -> Student:
+    """A network, float32 on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: missing, damaged, or tensors that do not fit the configuration.
+    """
+    config, _ = read_metadata(path)
+    try:
+        with safe_open(str(path), "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    student = Student(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in student.state_dict().items()}
+    wrong = [
+        f"{name}: {tuple(tensors[name].shape) if name in tensors else 'missing'}, not {expected.get(name, 'expected')}"
+        for name in sorted(expected.keys() | tensors.keys())
+        if name not in tensors or tuple(tensors[name].shape) != expected.get(name)
+    ]
+    if wrong:
+        raise CheckpointError(f"{path}: {len(wrong)} tensors do not fit its configuration: {'; '.join(wrong[:3])}")
+    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise CheckpointError(f"{path}: values that are not finite in {', '.join(bad[:3])}")
+    student.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in tensors.items()})
+    return student.eval()

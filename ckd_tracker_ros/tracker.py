@@ -1,0 +1,210 @@
+"""The tracker is three calls: `start`, `step`, `step_many`. No input or output, no ROS, nothing kept between calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ckd_tracker_ros import boxes, thermal
+from ckd_tracker_ros.crop import Square, cut, find_peak, hann_window, square_around, to_image
+from ckd_tracker_ros.engine import Engine, Prepared, create
+from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
+from ckd_tracker_ros.network import checkpoint
+from ckd_tracker_ros.registration import Registration
+from ckd_tracker_ros.thermal import Limits, ThermalSettings
+
+
+class BoxError(ValueError):
+    """A start box that cannot be tracked; the message names the value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """What may change between two steps.
+
+    Attributes:
+        min_box_size: smallest side of a box, RGB pixels.
+        thermal: how 16-bit and float thermal images become 8 bits.
+        registration: geometry between the cameras.
+    """
+
+    min_box_size: float = 4.0
+    thermal: ThermalSettings = field(default_factory=ThermalSettings)
+    registration: Registration = field(default_factory=Registration)
+
+
+@dataclass(frozen=True, eq=False)
+class TargetState:
+    """All that a target's past means for its next step. Opaque to clients: keep it and hand it back.
+
+    Attributes:
+        box: (4,) xywh in RGB pixels, where it was last.
+        limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
+        templates: the target's first appearance, as the engine keeps it.
+    """
+
+    box: NDArray[np.float64]
+    limits: tuple[Limits | None, ...]
+    templates: Prepared
+
+
+class Tracker:
+    """Tracks targets through RGB-thermal frames.
+
+    `start` and `step` are pure: the same state and frame give the same result. A tracker may serve any number of
+    videos; call it from one thread at a time.
+
+    Args:
+        engine: runs the network.
+        settings: may be replaced between steps (`tracker.settings = replace(tracker.settings, ...)`).
+    """
+
+    def __init__(self, engine: Engine, settings: TrackerSettings | None = None) -> None:
+        self.settings = settings or TrackerSettings()
+        self._engine = engine
+        self._config = engine.config
+        self._window = hann_window(engine.config.search_grid)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: Path | str,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int = 0,
+        settings: TrackerSettings | None = None,
+    ) -> Tracker:
+        """A tracker from a weight file or the name of a shipped model (see `network.checkpoint`, `engine.create`).
+
+        Raises:
+            CheckpointError: no such file, or a damaged one.
+            DeviceError: a device or precision that is not there.
+        """
+        network = checkpoint.load(checkpoint.find_model(str(path)))
+        return cls(create(network, device, precision, threads), settings)
+
+    @property
+    def description(self) -> dict[str, str]:
+        """`model`, `device`, `precision`, `runner`."""
+        return self._engine.description
+
+    def warm_up(self, targets: int = 1) -> None:
+        """Run the network once on nothing, so that the first real step takes no longer than the others."""
+        modalities, config = len(self._config.modalities), self._config
+        present = np.ones(modalities, bool)
+        template = np.zeros((modalities, config.template_size, config.template_size, 3), np.uint8)
+        crops = np.zeros((targets, modalities, config.search_size, config.search_size, 3), np.uint8)
+        prepared = self._engine.prepare(template, present)
+        self._engine.run([prepared] * targets, crops, np.tile(present, (targets, 1)))
+
+    def start(self, frame: RgbtFrame, box: ArrayLike) -> TargetState:
+        """Take the target in a box of this frame.
+
+        Args:
+            frame: at least one modality present.
+            box: (4,) xywh in RGB pixels; partly outside the image is allowed, its centre is not.
+
+        Raises:
+            BoxError: NaN, too small, or outside the image.
+            RegistrationError: the two images cannot be laid over each other.
+        """
+        checked = check_box(box, frame.size, self.settings.min_box_size)
+        limits = tuple(
+            image and thermal.smooth(None, thermal.measure(image, self.settings.thermal), self.settings.thermal)
+            for image in frame.images
+        )
+        square = square_around(checked, self._config.template_factor, self._config.template_size)
+        templates = self._crops(frame, square, self._config.template_size, limits)
+        return TargetState(checked, limits, self._engine.prepare(templates, self._present(frame)))
+
+    def step(self, state: TargetState, frame: RgbtFrame) -> tuple[TargetState, Estimate]:
+        """Find one target in the next frame. See `step_many`."""
+        states, estimates = self.step_many([state], frame)
+        return states[0], estimates[0]
+
+    def step_many(self, states: Sequence[TargetState], frame: RgbtFrame) -> tuple[list[TargetState], list[Estimate]]:
+        """Find all targets in the next frame: one batch through the network.
+
+        Returns:
+            New states and estimates, in the order of `states`.
+
+        Raises:
+            ValueError: no modality is present.
+            RegistrationError: the two images cannot be laid over each other.
+        """
+        if not states:
+            return [], []
+        config = self._config
+        measured = [image and thermal.measure(image, self.settings.thermal) for image in frame.images]
+        limits = [
+            tuple(thermal.smooth(old, new, self.settings.thermal) for old, new in zip(state.limits, measured))
+            for state in states
+        ]
+        squares = [square_around(state.box, config.search_factor, config.search_size) for state in states]
+        crops = np.stack([self._crops(frame, s, config.search_size, limit) for s, limit in zip(squares, limits)])
+        present = np.tile(self._present(frame), (len(states), 1))
+        maps = self._engine.run([state.templates for state in states], crops, present)
+        estimates = [self._decode(square, frame, *target_maps) for square, *target_maps in zip(squares, *maps)]
+        new_states = [
+            replace(state, box=estimate.box, limits=limit) for state, estimate, limit in zip(states, estimates, limits)
+        ]
+        return new_states, estimates
+
+    def _present(self, frame: RgbtFrame) -> NDArray[np.bool_]:
+        """(M,) which of the network's modalities have an image."""
+        by_name = dict(zip(MODALITIES, frame.present))
+        return np.array([by_name[name] for name in self._config.modalities])
+
+    def _crops(
+        self, frame: RgbtFrame, square: Square, size: int, limits: tuple[Limits | None, ...]
+    ) -> NDArray[np.uint8]:
+        """(M, size, size, 3) crops of the network's modalities; black where one is absent."""
+        by_name = dict(zip(MODALITIES, zip(frame.images, limits)))
+        crops = np.zeros((len(self._config.modalities), size, size, 3), np.uint8)
+        for crop, name in zip(crops, self._config.modalities):
+            image, limit = by_name[name]
+            if image is not None:
+                matrix = self.settings.registration.matrix(name, frame.size, (image.width, image.height))
+                crop[:] = cut(image, square, size, matrix, limit)
+        return crops
+
+    def _decode(self, square: Square, frame: RgbtFrame, score: NDArray, size: NDArray, offset: NDArray) -> Estimate:
+        peak = find_peak(score, size, offset, self._window)
+        box = to_image(peak.box, square, self._config.search_size)
+        return Estimate(
+            box=boxes.clip(box, *frame.size, self.settings.min_box_size),
+            confidence=peak.score,
+            peak=peak.score,
+            windowed_peak=peak.windowed,
+            second_peak=peak.second_score,
+            second_distance=peak.second_distance * self._config.search_size / square.scale,
+            present=tuple(p and name in self._config.modalities for name, p in zip(MODALITIES, frame.present)),
+        )
+
+
+def check_box(box: ArrayLike, image_size: tuple[int, int], min_size: float) -> NDArray[np.float64]:
+    """A start box as (4,) float64 xywh, if it can be tracked in an image of `image_size` (width, height).
+
+    Raises:
+        BoxError: not four finite numbers, a side under `min_size`, or its centre outside the image.
+    """
+    try:
+        checked = np.array(box, np.float64).reshape(4)
+    except (TypeError, ValueError) as error:
+        raise BoxError(f"box {box!r} is not four numbers left, top, width, height") from error
+    shown = ", ".join(f"{value:g}" for value in checked)
+    if not np.isfinite(checked).all():
+        raise BoxError(f"box ({shown}) has values that are not finite")
+    width, height = image_size
+    if min(checked[2:]) < min_size:
+        raise BoxError(f"box ({shown}) is smaller than the smallest box, {min_size:g} px")
+    x, y = checked[:2] + checked[2:] / 2
+    if not (0 <= x < width and 0 <= y < height):
+        raise BoxError(f"box ({shown}) has its centre outside the image of {width}x{height}")
+    if max(checked[2] / width, checked[3] / height) > 2:
+        raise BoxError(f"box ({shown}) is more than twice as large as the image of {width}x{height}")
+    return checked
