@@ -1,8 +1,9 @@
 """Frames of two cameras to pairs, by stamp: no ROS, no threads, and no clock but the arrival times handed in.
 
 A frame that arrives leaves at once with the nearest waiting frame of the other stream inside the slop, or waits for
-one; no pair is held back for a better one. That is only unambiguous while the slop is under half the frame period of
-the faster camera: above it, one lost frame can shift all later pairs by a frame.
+one; no pair is held back for a better one. With a slop above half a frame period, one lost frame would so shift all
+later pairs by a frame. Therefore a waiting frame that clearly belongs to a frame already gone is left alone: that costs
+one pair and brings the streams back into step.
 
 Rules that keep the output in order:
 
@@ -278,7 +279,7 @@ class NearestPairing:
 
     def _nearest(self, stream: int, stamp: int) -> _Waiting | None:
         """The frame of the other stream that `stamp` leaves with; later ones win ties."""
-        other = self._streams[1 - stream]
+        own, other = self._streams[stream], self._streams[1 - stream]
         candidates = [frame for frame in other.waiting if not other.is_late(frame.stamp)]
         if self.reuse and stream == RGB and other.reusable is not None:
             candidates.append(other.reusable)
@@ -286,7 +287,11 @@ class NearestPairing:
             return None
         best = min(candidates, key=lambda frame: (abs(self._offset(stream, stamp, frame.stamp)), -frame.stamp))
         self.nearest_offset_ns = self._offset(stream, stamp, best.stamp)
-        return best if abs(self.nearest_offset_ns) <= self.slop_ns else None
+        distance = abs(self.nearest_offset_ns)
+        out_of_step = (
+            not self.reuse and own.last is not None and 2 * abs(self._offset(stream, own.last, best.stamp)) < distance
+        )
+        return best if distance <= self.slop_ns and not out_of_step else None
 
     def _leave(self, stream: int, frame: _Waiting, partner: _Waiting, arrival_ns: int) -> Pair:
         """Make the pair and drop what it has overtaken in both streams."""

@@ -216,6 +216,23 @@ def test_fate_of_frames(frames, fates):
     assert_accounted(pairing)
 
 
+@pytest.mark.parametrize("stream", [RGB, THERMAL])
+def test_lost_frame_does_not_shift_all_later_pairs(stream):
+    """60 Hz with a slop above half the period, where the frame after the lost one meets its partner's predecessor."""
+    stamps = [1000 + 17 * i for i in range(40)]
+    events = camera(stream, stamps, delay_ms=2) + camera(1 - stream, stamps[:20] + stamps[21:], delay_ms=5)
+    pairing = NearestPairing(20 * MS, 10)
+    pairs = play(pairing, sorted(events))
+    assert len(pairs) == 39
+    assert all(pair.offset_ns == 0 for pair in pairs)
+    events = camera(stream, stamps, delay_ms=5) + camera(1 - stream, stamps[:20] + stamps[21:], delay_ms=2)
+    pairing = NearestPairing(20 * MS, 10)
+    pairs = play(pairing, sorted(events))
+    assert len(pairs) >= 37
+    assert sum(pair.offset_ns != 0 for pair in pairs) == 1
+    assert_accounted(pairing)
+
+
 def test_what_a_warning_needs_to_name_the_cause():
     pairing = NearestPairing(10 * MS, 10)
     assert pairing.nearest_offset_ns is None
