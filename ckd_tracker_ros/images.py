@@ -157,11 +157,8 @@ def _decode_compressed(message: Any) -> Image:
         if "rvl" in encoding.lower():
             raise ImageError(f"compressed format {encoding!r} is not supported; compressedDepth must use png", encoding)
         header, data = bytes(data[:12]), data[12:]
-    # Several OpenCV versions fill in what a cut-off file lacks and call it an image: the end has to be there.
     content = bytes(data)
-    jpeg_cut = content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
-    png_cut = content.startswith(b"\x89PNG") and b"IEND" not in content[-64:]
-    if not content or jpeg_cut or png_cut:
+    if not _has_end(content):
         raise ImageError(f"truncated image: {len(content)} bytes of format {encoding!r} without an end", encoding)
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -176,6 +173,24 @@ def _decode_compressed(message: Any) -> Image:
     if pixels.ndim == 2:
         return Image(_depth(pixels, header, encoding), "mono")
     return Image(_high_byte(pixels), "bgr" if pixels.shape[2] == 3 else "bgra")
+
+
+def _has_end(content: bytes) -> bool:
+    """Whether a compressed file is whole, as far as its outermost structure tells.
+
+    Several OpenCV versions fill in what a cut-off file lacks and call it an image; and OpenCV 5 allocates what a PNG
+    chunk claims to hold, gigabytes if need be, before it looks for the bytes.
+    """
+    if content.startswith(b"\xff\xd8"):  # JPEG: its end mark follows the start of the last scan
+        return content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda")
+    if content.startswith(b"\x89PNG"):
+        position = 8
+        while position + 12 <= len(content):  # a chunk: length, name, as many bytes, checksum
+            if content[position + 4 : position + 8] == b"IEND":
+                return True
+            position += 12 + int.from_bytes(content[position : position + 4], "big")
+        return False
+    return bool(content)
 
 
 def _depth(pixels: NDArray, header: bytes, encoding: str) -> NDArray:

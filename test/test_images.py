@@ -222,6 +222,7 @@ def test_compressed_depth():
         (RawImage("mono8", 2, 1, 2, np.zeros(2, np.uint16)), "items of 2 bytes"),
         (RawImage("mono8", 2, 1, 2, np.zeros(4, np.uint8)[::2]), "contiguous"),
         (CompressedImage("jpeg", b""), "0 bytes"),
+        (CompressedImage("png", b"\x89PNG\r\n\x1a\n\x9d\x86\xce\x82IDAT12341234IEND"), "28 bytes"),  # claims 2.6 GB
         (CompressedImage("jpeg", b"not an image"), "'jpeg' .* does not decode"),
         (CompressedImage("16UC1; compressedDepth png", b"short"), "0 bytes"),
     ],
