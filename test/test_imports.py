@@ -58,7 +58,7 @@ ROOMS = {
     "network": room(GEOMETRY, "numpy torch timm safetensors", {"ament_index_python"}),
     "engine": room(NETWORK, "numpy torch"),
     **dict.fromkeys(("tracker", "target", "modality"), room(TRACKER, "numpy torch")),
-    "training": room(TRACKER | SCENES, "numpy torch timm safetensors cv2 rich"),
+    "training": room(TRACKER | SCENES, "numpy torch torchvision timm safetensors cv2 rich"),
     "evaluation": room(TRACKER | SCENES | CLIENTS - {"training"}, "numpy rich"),
     **dict.fromkeys(
         ("evaluation.metrics", "evaluation.report"),
