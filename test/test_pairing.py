@@ -169,6 +169,55 @@ def test_one_stream_jumps_two_frames_before_the_other():
     assert pairing.jumps == (1, 1)
 
 
+def test_slow_camera_jumps_by_less_than_its_own_buffer():
+    """9 Hz beside 30 Hz, a bag of 0.8 s: ten thermal frames last longer than the whole bag."""
+    events = []
+    for loop in range(6):
+        for stream, period, count in ((RGB, 33, 24), (THERMAL, 111, 7)):
+            stamps = [1000 + period * i + stream for i in range(count)]
+            events += [((800 * loop + stamp + 2) * MS, stream, stamp * MS) for stamp in stamps]
+    pairing = NearestPairing(16 * MS, 10)
+    assert len(play(pairing, sorted(events))) >= 5 * 6 + 7  # of 7 in each pass
+    assert pairing.jumps == (5, 5)
+
+
+def test_first_frame_after_a_jump_outlives_the_tail_of_the_slower_camera():
+    pairing, _ = after_two_seconds([], [])
+    frames = [(RGB, 2980), (RGB, 1000), (THERMAL, 2980), (THERMAL, 1000)]
+    pairs = play(pairing, [(i, stream, stamp * MS) for i, (stream, stamp) in enumerate(frames)])
+    assert [pair.rgb_stamp_ns // MS for pair in pairs] == [2980, 1000]
+    assert pairing.jumps == (1, 1)
+
+
+def test_camera_whose_clock_is_set_right_does_not_make_the_other_one_jumpy():
+    pairing = NearestPairing(16 * MS, 10)
+    play(pairing, camera(RGB, [6000 + 33 * i for i in range(20)]))
+    right = [1000 + 33 * i for i in range(20)]
+    assert len(play(pairing, sorted(camera(RGB, right) + camera(THERMAL, right)))) == 20
+    assert pairing.jumps == (1, 0)
+    play(pairing, camera(THERMAL, [1300, 1333]))  # two in a row, but inside the buffer
+    assert pairing.jumps == (1, 0)
+    assert pairing.dropped[THERMAL][Reason.OLDER_THAN_LAST_PAIR] == 2
+
+
+def test_very_late_frame_still_meets_its_partner_and_is_no_jump():
+    pairing = NearestPairing(16 * MS, 10)
+    pairs = play(pairing, [(0, THERMAL, 1000 * MS), *camera(RGB, [1033 + 33 * i for i in range(12)])])
+    assert not pairs
+    (pair,) = play(pairing, camera(RGB, [1001]))
+    assert (pair.rgb_stamp_ns // MS, pair.thermal_stamp_ns // MS) == (1001, 1000)
+    assert pairing.jumps == (0, 0)
+    assert pairing.waiting[RGB] > 0
+
+
+def test_pair_made_before_a_jump_is_confirmed_stays_the_last():
+    pairing = NearestPairing(16 * MS, 10)
+    play(pairing, camera(RGB, [5000 + 33 * i for i in range(30)]))
+    assert len(play(pairing, [(0, RGB, 1000 * MS), (1, THERMAL, 1000 * MS), (2, RGB, 1033 * MS)])) == 1
+    assert pairing.jumps == (1, 0)
+    assert not play(pairing, [(3, RGB, 990 * MS), (4, THERMAL, 1003 * MS)])
+
+
 @pytest.mark.parametrize("late", [1000, 2800])
 def test_single_late_frame_is_dropped_and_counted(late):
     pairing, pairs = after_two_seconds([2980, late, 3046, 3079], [2980, 3013, 3046, 3079])
@@ -231,6 +280,24 @@ def test_lost_frame_does_not_shift_all_later_pairs(stream):
     assert len(pairs) >= 37
     assert sum(pair.offset_ns != 0 for pair in pairs) == 1
     assert_accounted(pairing)
+
+
+def test_suspect_behind_the_last_pair_is_no_partner():
+    pairing = NearestPairing(10 * MS, queue_size=1)
+    frames = [(RGB, 100), (THERMAL, 110), (THERMAL, 105), (RGB, 106)]
+    assert len(play(pairing, [(i, stream, stamp * MS) for i, (stream, stamp) in enumerate(frames)])) == 1
+
+
+def test_jump_right_after_a_late_frame_forgets_the_late_one():
+    pairing, _ = after_two_seconds([2300, 1400, 1433], [])
+    assert pairing.jumps == (1, 0)
+    assert pairing.waiting[RGB] == 2
+    assert pairing.dropped[RGB][Reason.OLDER_THAN_LAST_PAIR] == 1
+
+
+def test_of_two_equally_near_frames_the_later_leaves():
+    (pair,) = play(NearestPairing(10 * MS, 10), [(0, RGB, 95 * MS), (1, RGB, 105 * MS), (2, THERMAL, 100 * MS)])
+    assert pair.items == (1, 2)
 
 
 def test_what_a_warning_needs_to_name_the_cause():
