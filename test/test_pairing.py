@@ -282,9 +282,10 @@ def test_lost_frame_does_not_shift_all_later_pairs(stream):
     assert_accounted(pairing)
 
 
-def test_suspect_behind_the_last_pair_is_no_partner():
-    pairing = NearestPairing(10 * MS, queue_size=1)
-    frames = [(RGB, 100), (THERMAL, 110), (THERMAL, 105), (RGB, 106)]
+@pytest.mark.parametrize("later", [[(THERMAL, 105), (RGB, 106)], [(THERMAL, 111), (RGB, 99), (RGB, 80)]])
+def test_suspects_behind_the_last_pair_do_not_leave(later):
+    pairing = NearestPairing(12 * MS, queue_size=1)
+    frames = [(RGB, 100), (THERMAL, 110), *later]
     assert len(play(pairing, [(i, stream, stamp * MS) for i, (stream, stamp) in enumerate(frames)])) == 1
 
 
