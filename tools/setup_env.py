@@ -195,7 +195,7 @@ def run(venv: Path, *command: str, log: Path | None = None) -> None:
 
 def install_packages(root: Path, venv: Path) -> None:
     """ROS 2, torch, this package and the tools that test it."""
-    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", *["--quiet"] * (not sys.stdout.isatty())]
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", *["-qq"] * (not sys.stdout.isatty())]
     run(venv, *pip, "-r", str(root / "tools" / "requirements.txt"))
     # Without isolation setuptools is the one that was just installed: nothing is fetched for the build.
     run(venv, *pip, "--use-pep517", "--no-build-isolation", "--editable", f"{root}[demo,test]")
