@@ -73,8 +73,9 @@ def decode(message: Any) -> Image:
             a uint8 array, a list of numbers.
 
     Returns:
-        A read-only view of the message's data wherever its layout allows one; it keeps that data alive. YUV, Bayer
-        (16-bit Bayer to its high 8 bits), compressed images and what only cv_bridge knows are converted whole.
+        A read-only view of the message's data, which it keeps alive. 16-bit and float samples at odd addresses are
+        copied; YUV, Bayer (16-bit Bayer to its high 8 bits), compressed images and what only cv_bridge knows are
+        converted whole.
 
     Raises:
         ImageError: unknown encoding, no pixels, fewer bytes than promised, or bytes that do not decode.
@@ -125,7 +126,8 @@ def _view(message: Any, sample: str, channels: int) -> NDArray:
     shape, strides = (height, width), (step, channels * dtype.itemsize)
     if channels > 1:
         shape, strides = (*shape, channels), (*strides, dtype.itemsize)
-    return np.ndarray(shape, dtype, buffer=data, strides=strides)
+    view = np.ndarray(shape, dtype, buffer=data, strides=strides)
+    return view if view.flags.aligned else view.copy()  # OpenCV refuses rows that start inside a sample
 
 
 def _bytes(data: Any, encoding: str) -> memoryview:
