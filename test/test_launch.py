@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ LAUNCH_FILE = ROOT / "launch" / "tracker.launch.py"
 PROFILE = ROOT / "config" / "fastdds.xml"
 NAMESPACE = "{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}"
 VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+USER_VARIABLES = (*VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
 
 # Takes the node's place: writes down how the launch file started it.
 RECORDER = """#!{python}
@@ -50,6 +52,30 @@ def test_profile_has_large_buffers_and_uses_them() -> None:
     assert participant.get("is_default_profile") == "true", "participants would have to name the profile"
 
 
+# The largest shared memory that a participant opens, in bytes.
+SEGMENT = """
+import rclpy
+rclpy.init()
+node = rclpy.create_node("segment")
+ranges = [line.split()[0].split("-") for line in open("/proc/self/maps") if "/dev/shm/fast" in line]
+print(max(int(end, 16) - int(start, 16) for start, end in ranges))
+rclpy.shutdown()
+"""
+
+
+@pytest.mark.parametrize("variables", [VARIABLES, ()], ids=["shipped", "default"])
+def test_a_participant_takes_the_profile(variables: tuple[str, ...]) -> None:
+    rclpy = pytest.importorskip("rclpy", reason="rclpy needs ROS 2: a distribution, or the wheels of `make setup`")
+    if (name := rclpy.get_rmw_implementation_identifier()) != "rmw_fastrtps_cpp":
+        pytest.skip(f"the profile is for Fast DDS, the middleware here is {name}")
+    environment = {name: value for name, value in os.environ.items() if name not in USER_VARIABLES}
+    environment |= dict.fromkeys(variables, str(PROFILE))
+    environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"  # the memory of others is opened to write to them
+    command = [sys.executable, "-c", SEGMENT]
+    size = int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert (size > 64 * 2**20) == bool(variables)
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An ament prefix with this package's settings and a stand-in for the node; the file that the stand-in writes."""
@@ -65,7 +91,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.chmod(0o755)
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
-    for name in (*VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS"):
+    for name in USER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     return record
 
@@ -143,7 +169,7 @@ def test_arguments_reach_the_node(installed: Path, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("variable", [*VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS"])
+@pytest.mark.parametrize("variable", USER_VARIABLES)
 def test_the_users_own_transport_settings_stay(installed: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "mine")
     environment = launch(installed)["env"]
