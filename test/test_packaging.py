@@ -115,6 +115,21 @@ def test_manifest_is_complete(path: Path) -> None:
     assert not unknown, f"look these keys up in rosdistro, then list them here: {unknown}"
 
 
+def test_release_tools_understand_the_manifests() -> None:
+    package = pytest.importorskip("catkin_pkg.package", reason="catkin_pkg comes with ROS 2, or with `make setup`")
+    names = set()
+    for path in MANIFESTS:
+        parsed = package.parse_package(str(path))
+        parsed.validate()
+        names.add(parsed.name)
+    assert names == {"ckd_tracker_ros", "ckd_tracker_msgs"}
+
+
+def test_changelog_names_what_comes_or_this_version() -> None:
+    headings = set((ROOT / "CHANGELOG.rst").read_text().splitlines())
+    assert "Forthcoming" in headings or any(line.startswith(ckd_tracker_ros.__version__) for line in headings)
+
+
 def test_build_types() -> None:
     roots = [manifest(path) for path in MANIFESTS]
     types = {root.findtext("name"): root.findtext("export/build_type") for root in roots}
