@@ -47,24 +47,18 @@ class Facts:
         nearest_offset_ns: corrected thermal stamp less RGB stamp of the last images that could be compared; None
             when there were none.
         slop_ns: allowed offset.
-        image_problem: why pairs cannot be used, "" if they can.
-        error: why the tracker fails, "" if it does not.
     """
 
     streams: tuple[StreamFacts, ...]
     pairs: int = 0
     nearest_offset_ns: int | None = None
     slop_ns: int = 0
-    image_problem: str = ""
-    error: str = ""
 
 
 def why_nothing(facts: Facts) -> str:
-    """The cause, with its values and what to do, when no result can come out; "" when results do."""
-    if facts.error:
-        return f"the tracker fails: {facts.error}"
+    """The cause, with its values and what to do, when there are no pairs; "" when there are."""
     if facts.pairs:
-        return f"images cannot be used: {facts.image_problem}" if facts.image_problem else ""
+        return ""
     silent = [cause for stream in facts.streams if (cause := _why_silent(stream))]
     if silent:
         return "; ".join(silent)

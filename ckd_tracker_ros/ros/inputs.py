@@ -8,7 +8,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -163,8 +162,8 @@ class Inputs:
         """Images that left without a partner, by reason."""
         return Counter({reason.value: count for reason, count in self._pairing.counts.items() if count})
 
-    def facts(self, **known: Any) -> Facts | None:
-        """What arrived over the last `WINDOW_S`, None while it is too early to tell; `known` goes into the facts."""
+    def facts(self) -> Facts | None:
+        """What arrived over the last `WINDOW_S`, None while it is too early to tell."""
         with self._lock:
             since, before = self._history[0]
             if time.monotonic() - since < WINDOW_S:
@@ -183,7 +182,7 @@ class Inputs:
                 )
                 for index, camera in enumerate(self._cameras)
             )
-        return Facts(streams, counts[0], self._pairing.nearest_offset_ns, self._slop_ns, **known)
+        return Facts(streams, counts[0], self._pairing.nearest_offset_ns, self._slop_ns)
 
     def _totals(self) -> tuple[int, ...]:
         counts = [number for camera in self._cameras for number in (camera.received, camera.unset)]

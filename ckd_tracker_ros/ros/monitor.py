@@ -74,9 +74,7 @@ class Monitor:
             self._cause = ""
             return
         running.inputs.look()
-        statistics = self._view.statistics
-        facts = running.inputs.facts(image_problem=statistics.image_problem, error=statistics.error)
-        if facts is None:
+        if (facts := running.inputs.facts()) is None:
             return
         before, self._cause = self._cause, diagnostics.why_nothing(facts)
         if self._cause and without_numbers(self._cause) != without_numbers(before):
@@ -88,13 +86,12 @@ class Monitor:
         """Sends the diagnostics of this moment."""
         view, statistics = self._view, self._view.statistics
         entries = view.roster.entries
+        cause = statistics.error or statistics.image_problem or self._cause
         level, text = DiagnosticStatus.OK, view.state
-        if view.failure:
-            level, text = DiagnosticStatus.ERROR, view.failure
-        elif statistics.error:
-            level, text = DiagnosticStatus.ERROR, f"the tracker fails: {statistics.error}"
-        elif self._cause:
-            level, text = DiagnosticStatus.WARN, self._cause
+        if view.failure or statistics.error:
+            level, text = DiagnosticStatus.ERROR, view.failure or cause
+        elif cause:
+            level, text = DiagnosticStatus.WARN, cause
         elif view.running is not None and view.running.worker.paused:
             text = "paused"
         elif view.running is not None:
@@ -111,7 +108,7 @@ class Monitor:
             values[f"{name} mean [s]"], values[f"{name} max [s]"] = timing.mean, timing.largest
         values["targets"] = len(entries)
         values.update({f"target {entry.target.id}": entry.target.status.name for entry in entries})
-        values["cause"] = self._cause
+        values["cause"] = cause
         name = f"{self._node.get_fully_qualified_name()}: tracker"
         stamp = self._node.get_clock().now().to_msg()
         device = str(view.model.get("device", ""))

@@ -115,4 +115,4 @@ class Statistics:
 
 def without_numbers(text: str) -> str:
     """What two messages have in common that differ in their numbers only."""
-    return re.sub(r"\d+", "#", text)
+    return re.sub(r"[-+]?\d+(\.\d+)?", "#", text)

@@ -56,8 +56,8 @@ class TrackerNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._table = ParameterTable(self, self._set_live)
         log = self.get_logger()
-        self._view = View(Statistics(log.warning, log.error), Roster(max_targets=0))
-        self._monitor = Monitor(self, self._view, self.get_parameter("diagnostics.period").value)
+        self.view = View(Statistics(log.warning, log.error), Roster(max_targets=0))
+        self._monitor = Monitor(self, self.view, self.get_parameter("diagnostics.period").value)
         # Only reinitialize waits for the worker: in a group of its own it never holds more than one thread.
         waiting, immediate = MutuallyExclusiveCallbackGroup(), ReentrantCallbackGroup()
         self.create_service(ReinitializeTargets, "~/reinitialize", self._reinitialize, callback_group=waiting)
@@ -85,9 +85,9 @@ class TrackerNode(LifecycleNode):
         )
         tracker.warm_up()
         self._tracker = tracker
-        self._view.model = tracker.description
-        self._view.roster.max_targets = parameters.max_targets
-        self._outputs = Outputs(self, parameters, self._view.statistics)
+        self.view.model = tracker.description
+        self.view.roster.max_targets = parameters.max_targets
+        self._outputs = Outputs(self, parameters, self.view.statistics)
         self._entered("inactive")
         self.get_logger().info(", ".join(f"{key} {value}" for key, value in tracker.description.items()))
         return super().on_configure(state)
@@ -99,14 +99,14 @@ class TrackerNode(LifecycleNode):
         ring = Ring(parameters.replay_seconds, parameters.replay_max_mb * 1_000_000, lambda item: len(item.data))
         worker = Worker(
             self._tracker,
-            self._view.roster,
+            self.view.roster,
             ring,
             _settings(parameters),
-            self._view.statistics,
+            self.view.statistics,
             self._outputs.publish,
         )
         result = super().on_activate(state)
-        self._view.running = Running(Inputs(self, parameters, worker.offer), worker, ring)
+        self.view.running = Running(Inputs(self, parameters, worker.offer), worker, ring)
         worker.start()
         self._entered("active")
         return result
@@ -136,12 +136,12 @@ class TrackerNode(LifecycleNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """After an unforeseen exception: back to unconfigured."""
         self._release()
-        self._view.state = "unconfigured"
+        self.view.state = "unconfigured"
         return TransitionCallbackReturn.SUCCESS
 
     def refuse(self, reason: str) -> None:
         """Notes why a transition failed."""
-        self._view.failure = reason
+        self.view.failure = reason
         self.get_logger().error(reason)
 
     def close(self) -> None:
@@ -149,10 +149,10 @@ class TrackerNode(LifecycleNode):
         self._halt()
 
     def _entered(self, state: str) -> None:
-        self._view.state, self._view.failure = state, ""
+        self.view.state, self.view.failure = state, ""
 
     def _halt(self) -> None:
-        running, self._view.running = self._view.running, None
+        running, self.view.running = self.view.running, None
         if running is not None:
             running.inputs.close()
             running.worker.stop()
@@ -162,20 +162,20 @@ class TrackerNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.close()
         self._tracker = self._outputs = None
-        self._view.model = {}
-        self._view.roster.clear()
+        self.view.model = {}
+        self.view.roster.clear()
 
     def _set_live(self, parameters: Parameters) -> None:
         self._monitor.set_period(parameters.diagnostics_period)
         if self._outputs is not None:
             self._outputs.parameters = parameters
-        if (running := self._view.running) is not None:
+        if (running := self.view.running) is not None:
             running.inputs.set_live(parameters)
             running.worker.settings = _settings(parameters)
 
     def _active(self) -> Running:
-        if (running := self._view.running) is None:
-            raise RequestError(f"not active: the node is {self._view.state}")
+        if (running := self.view.running) is None:
+            raise RequestError(f"not active: the node is {self.view.state}")
         return running
 
     def _answer(self, response: object, action: Callable[[], str]) -> object:
@@ -201,7 +201,7 @@ class TrackerNode(LifecycleNode):
     def _remove(self, request: RemoveTargets.Request, response: RemoveTargets.Response) -> RemoveTargets.Response:
         def remove() -> str:
             self._active()
-            self._view.roster.remove(request.ids)
+            self.view.roster.remove(request.ids)
             return f"removed {len(request.ids)} targets"
 
         return self._answer(response, remove)
@@ -209,7 +209,7 @@ class TrackerNode(LifecycleNode):
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         def reset() -> str:
             self._active()
-            return f"removed {self._view.roster.reset()} targets"
+            return f"removed {self.view.roster.reset()} targets"
 
         return self._answer(response, reset)
 
