@@ -309,6 +309,8 @@ def main(command: Sequence[str]) -> None:
         prepare(ROOT, VENV, STEPS)
     except SetupError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: stopped; the next call goes on from here")
     if command:
         environment = clean_environment(os.environ, VENV)
         program = shutil.which(command[0], path=environment["PATH"])
