@@ -1,0 +1,197 @@
+"""Training data as contexts: square regions, six times a target's size, that crops are later drawn from.
+
+A track is the same target in one or several contexts. Stills give tracks of one, videos and scenes of more. Reading
+images is slow and done once; drawing crops from a bank of contexts runs on the training device.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ckd_tracker_ros import thermal
+from ckd_tracker_ros.crop import cut, square_around
+from ckd_tracker_ros.frame import Image, RgbtFrame
+
+log = logging.getLogger(__name__)
+
+FACTOR, SIDE = 6.0, 320
+"""Side of a context in units of sqrt(width * height) of the box, and in pixels."""
+
+MIN_SIZE = 12.0
+"""Targets under this sqrt(width * height), in pixels, are left out: mostly blur after enlarging."""
+
+
+class Context(NamedTuple):
+    """One view of a target.
+
+    Attributes:
+        pixels: (4, SIDE, SIDE) uint8, RGB and thermal; zero where a modality is missing.
+        box: (4,) xywh in context pixels.
+        inside: (4,) xyxy part of the context that lies in the image.
+        has: (2,) which of RGB and thermal were recorded.
+    """
+
+    pixels: NDArray[np.uint8]
+    box: NDArray[np.float32]
+    inside: NDArray[np.float32]
+    has: NDArray[np.bool_]
+
+
+Track = list[Context]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """All contexts on one device.
+
+    Attributes:
+        pixels (K, 4, SIDE, SIDE) uint8, boxes (K, 4), inside (K, 4), has (K, 2): see `Context`.
+        first, count: (T,) the contexts of each track.
+        weight: (T,) how often each track is drawn.
+    """
+
+    pixels: Tensor
+    boxes: Tensor
+    inside: Tensor
+    has: Tensor
+    first: Tensor
+    count: Tensor
+    weight: Tensor
+
+    def to(self, device: torch.device) -> Bank:
+        """The same on another device."""
+        return Bank(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+def make_context(frame: RgbtFrame, box: NDArray) -> Context:
+    """Cut the context around an xywh box; 16-bit thermal is mapped by this frame's own limits."""
+    square = square_around(box, FACTOR, SIDE)
+    pixels = np.zeros((4, SIDE, SIDE), np.uint8)
+    for image, channels in zip(frame.images, (slice(0, 3), slice(3, 4))):
+        if image is not None:
+            limits = thermal.measure(image, thermal.ThermalSettings())
+            crop = cut(image, square, SIDE, np.eye(3), limits)
+            pixels[channels] = np.moveaxis(crop, -1, 0)[: channels.stop - channels.start]
+    width, height = frame.size
+    shift = np.array([square.left, square.top])
+    inside = np.clip((np.array([0, 0, width - 1, height - 1]) - np.tile(shift, 2)) * square.scale, 0, SIDE)
+    placed = np.concatenate([(np.asarray(box)[:2] - shift), np.asarray(box)[2:]]) * square.scale
+    return Context(pixels, placed.astype(np.float32), inside.astype(np.float32), np.array(frame.present))
+
+
+def still_tracks(records: list[dict], folder: Path, most: int) -> list[Track]:
+    """Tracks of annotated images (all of one video, or one still): each box, at most `most` per image."""
+    tracks: dict[str, Track] = {}
+    for record in records:
+        path = folder / record["file"]
+        mono = record.get("modality", "thermal") == "thermal"
+        pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if mono else cv2.IMREAD_COLOR)
+        if pixels is None:
+            log.warning("cannot read %s: left out", path)
+            continue
+        frame = RgbtFrame((None, Image(pixels, "mono")) if mono else (Image(pixels, "bgr"), None))
+        boxes = [np.array(box) for box in record["boxes_xywh"] if np.sqrt(max(box[2] * box[3], 0)) >= MIN_SIZE]
+        rng = np.random.default_rng(len(boxes))
+        for i in rng.permutation(len(boxes))[:most]:
+            name = record["sequence"] if "sequence" in record else f"{record['file']}/{i}"
+            tracks.setdefault(name, []).append(make_context(frame, boxes[i]))
+    return list(tracks.values())
+
+
+def clip_tracks(folder: Path, patches: int) -> list[Track]:
+    """Any patch of an aligned RGB-thermal clip without boxes is a target: the camera hardly moves within it."""
+    visible, infrared = (sorted((folder / name).iterdir()) for name in ("visible", "infrared"))
+    frames = []
+    for rgb, ir in zip(visible[::4], infrared[::4]):
+        colour, grey = cv2.imread(str(rgb)), cv2.imread(str(ir), cv2.IMREAD_GRAYSCALE)
+        if colour is None or grey is None:
+            log.warning("cannot read %s or %s: left out", rgb, ir)
+            continue
+        frames.append(RgbtFrame((Image(colour, "bgr"), Image(grey, "mono"))))
+    if not frames:
+        return []
+    width, height = frames[0].size
+    rng = np.random.default_rng(sum(folder.name.encode()))
+    tracks: list[Track] = []
+    for _ in range(20 * patches):
+        if len(tracks) == patches:
+            break
+        size, aspect = np.exp(rng.uniform(np.log(24), np.log(150))), np.exp(rng.uniform(-0.7, 0.7))
+        w, h = size * np.sqrt(aspect), size / np.sqrt(aspect)
+        box = np.array([rng.uniform(0, width - w), rng.uniform(0, height - h), w, h])
+        tracks.append([make_context(frame, box) for frame in frames])
+        x, y, w, h = tracks[-1][0].box.astype(int)
+        if tracks[-1][0].pixels[:, y : y + h, x : x + w].std(axis=(1, 2)).max() < 12:
+            tracks.pop()  # sky or wall: cannot be found again
+    return tracks
+
+
+def scene_tracks(seed: int, views: int) -> list[Track]:
+    """The targets of one generated scene at `views` moments."""
+    from ckd_tracker_ros.synthetic import Scene, random_config
+    rng = np.random.default_rng(seed)
+    scene = Scene(random_config(rng, width=640, height=480, frames=240, homography=None, thermal_size=None), seed)
+    tracks: dict[int, Track] = {}
+    for i in sorted(rng.choice(len(scene), views, replace=False).tolist()):
+        frame = scene.frame(i)
+        for target, (box, share) in enumerate(zip(scene.boxes(i), scene.visible(i))):
+            if share > 0.5 and np.sqrt(box[2] * box[3]) >= MIN_SIZE:
+                tracks.setdefault(target, []).append(make_context(frame, box))
+    return list(tracks.values())
+
+
+def jobs(data: Path | None, scenes: int, first_seed: int = 0) -> Iterator[tuple[float, Callable[[], list[Track]]]]:
+    """Everything to read: (weight of its tracks, function that reads it).
+
+    Args:
+        data: folder with `<set>/annotations.json` or `<set>/<clip>/visible|infrared` below it; None for scenes alone.
+        scenes: how many generated scenes.
+    """
+    for path in sorted(data.glob("*/annotations.json")) if data else []:
+        groups: dict[str, list[dict]] = {}
+        for record in json.loads(path.read_text()):
+            groups.setdefault(record.get("sequence", record["file"]), []).append(record)
+        for group in groups.values():
+            yield 1.0, partial(still_tracks, group, path.parent, 4)
+    for folder in sorted(data.glob("*/*/infrared")) if data else []:
+        yield 1.5, partial(clip_tracks, folder.parent, 60)
+    for seed in range(first_seed, first_seed + scenes):
+        yield 1.5, partial(scene_tracks, seed, 8)
+
+
+def _run(job: tuple[float, Callable[[], list[Track]]]) -> tuple[float, list[Track]]:
+    cv2.setNumThreads(1)
+    return job[0], job[1]()
+
+
+def build(work: Iterable[tuple[float, Callable[[], list[Track]]]], processes: int) -> Bank:
+    """Read all jobs in parallel; the order, and so the bank, does not depend on the number of processes.
+
+    Raises:
+        ValueError: not a single track.
+    """
+    tracks: list[Track] = []
+    weights: list[float] = []
+    with get_context("spawn").Pool(processes) as pool:
+        for weight, found in pool.imap(_run, list(work), chunksize=8):
+            tracks += found
+            weights += [weight] * len(found)
+    if not tracks:
+        raise ValueError("no track in the training data: no annotated image, no clip and no scene could be read")
+    contexts = [context for track in tracks for context in track]
+    count = torch.tensor([len(track) for track in tracks])
+    stacked = (torch.from_numpy(np.stack(column)) for column in zip(*contexts))
+    return Bank(*stacked, count.cumsum(0) - count, count, torch.tensor(weights))
