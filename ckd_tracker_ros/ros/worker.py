@@ -196,12 +196,14 @@ class Worker:
             self._skip("older than sync.max_age")
             return
         self._tracker.settings = settings.tracker
-        self._statistics.sizes(tuple(map(message_size, pair.items)))
         entries = self._roster.entries
         frame = None
-        if entries:
+        if not entries:
+            self._statistics.sizes(tuple(map(message_size, pair.items)))
+        else:
             try:
                 frame = decode(pair)
+                self._statistics.sizes(tuple(image and (image.width, image.height) for image in frame.images))
                 steps = self._step([entry for entry in entries if entry.serial < serial], serial, frame)
             except ValueError as error:  # an image that cannot be used; the targets wait for a better one
                 self._statistics.unusable(error)
