@@ -35,7 +35,8 @@ def test_maps_equal_the_published_network(golden, published, kind, seed, batch):
     published.config = config if kind == "mce" else replace(config, elimination_blocks=())
     try:
         present = torch.ones(batch, 2, dtype=torch.bool)
-        features = published.search(published.embed_templates(z.transpose(0, 1), present), x.transpose(0, 1), present)
+        sides = {"z": z.transpose(0, 1), "x": x.transpose(0, 1)}
+        features = published.join(*(published.embed(c, present, side) for side, c in sides.items()), present)
         maps = published.head(features.tokens)
     finally:
         published.config = config

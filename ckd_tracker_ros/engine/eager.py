@@ -45,14 +45,15 @@ class EagerEngine:
         usable = present & np.stack([template.present for template in templates])
         flags = torch.from_numpy(usable).to(self._device)
         tokens = torch.where(flags[..., None, None], torch.cat([t.tokens for t in templates]), self._absent)
-        maps = self._network.head(self._network.search(tokens, self._normalized(crops), flags).tokens)
+        searches = self._network.embed(self._normalized(crops), flags, "x")
+        maps = self._network.head(self._network.join(tokens, searches, flags).tokens)
         packed = torch.cat([m.float() for m in maps], dim=1).cpu().numpy()  # one copy back
         return HostMaps(packed[:, :1], packed[:, 1:3], packed[:, 3:])
 
     @torch.inference_mode()
     def _embed(self, templates: NDArray, present: NDArray) -> Tensor:
         flags = torch.from_numpy(np.ascontiguousarray(present)).to(self._device)
-        return self._network.embed_templates(self._normalized(templates), flags)
+        return self._network.embed(self._normalized(templates), flags, "z")
 
     def _normalized(self, crops: NDArray) -> Tensor:
         return self._network.normalize(torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))

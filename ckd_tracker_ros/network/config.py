@@ -22,7 +22,8 @@ class NetworkConfig:
         template_factor, search_factor: side of the crops in units of sqrt(width * height) of the box.
         width, depth, heads, mlp_ratio: the vision transformer of a branch.
         joint_from: first block in which template and search tokens attend to each other. Before it they pass through
-            the same blocks apart, so that the template's tokens are computed once per target (0: published).
+            the same blocks apart, so that the template's tokens are computed once per target, and get a learned
+            second position where they meet (0: published).
         shared: one set of transformer weights for all modalities (the published SHARE_STUDENT variant).
         elimination_blocks: blocks, counted from 0, after whose attention search tokens are removed; () for never.
         elimination_keep: share of the search tokens that each of those blocks keeps, rounded up.
@@ -120,7 +121,7 @@ TINY = NetworkConfig(
     width=384,
     depth=5,
     heads=6,
-    joint_from=3,
+    joint_from=4,
     shared=True,
     elimination_blocks=(),
     head_channels=64,

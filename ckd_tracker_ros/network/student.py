@@ -74,42 +74,34 @@ class Student(nn.Module):
         """
         if present is None:
             present = torch.ones(searches.shape[:2], dtype=torch.bool, device=searches.device)
-        return self.head(self.search(self.embed_templates(templates, present), searches, present).tokens)
+        z, x = self.embed(templates, present, "z"), self.embed(searches, present, "x")
+        return self.head(self.join(z, x, present).tokens)
 
-    def embed_templates(self, templates: Tensor, present: Tensor) -> Tensor:
-        """What of a template does not depend on the search crop: its tokens before the first joint block.
+    def embed(self, crops: Tensor, present: Tensor, side: str) -> Tensor:
+        """What of a crop does not depend on the other crop: its tokens before the first joint block.
 
         Args:
-            templates: (N, M, 3, T, T) normalised.
+            crops: (N, M, 3, S, S) normalised.
             present: (N, M) bool.
+            side: `z` for templates, `x` for search crops.
 
         Returns:
             (N, M, T, C) tokens.
         """
-        tokens = []
-        for branch, part in self.branches:
-            z = branch.embed(templates[:, part], present[:, part], branch.pos_embed_z)
-            for block in branch.blocks[: self.config.joint_from]:
-                z = block(z)
-            tokens.append(z)
-        return torch.cat(tokens, dim=1)
+        parts = [branch.embed(crops[:, part], present[:, part], side) for branch, part in self.branches]
+        return torch.cat(parts, dim=1)
 
-    def search(self, templates: Tensor, searches: Tensor, present: Tensor) -> Features:
-        """Search crops through all branches, block by block, so that elimination sees every modality.
+    def join(self, templates: Tensor, searches: Tensor, present: Tensor) -> Features:
+        """Template and search tokens through all branches, block by block, so that elimination sees every modality.
 
         Args:
-            templates: (N, M, T, C) from `embed_templates`.
-            searches: (N, M, 3, S, S) normalised.
+            templates: (N, M, T, C) from `embed`.
+            searches: (N, M, S, C) from `embed`.
             present: (N, M) bool.
         """
         config = self.config
-        streams = []  # per branch (N, its modalities, tokens, C)
-        for branch, part in self.branches:
-            x = branch.embed(searches[:, part], present[:, part], branch.pos_embed_x)
-            for block in branch.blocks[: config.joint_from]:
-                x = block(x)
-            streams.append(torch.cat([templates[:, part], x], dim=2))
-
+        # per branch (N, its modalities, T + S, C)
+        streams = [branch.meet(templates[:, part], searches[:, part]) for branch, part in self.branches]
         first = config.template_grid**2  # search tokens follow the template's
         kept = all_candidates(len(searches), config.search_grid**2, searches.device)
         counts = dict(zip(config.elimination_blocks, config.kept_tokens))

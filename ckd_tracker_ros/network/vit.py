@@ -55,9 +55,13 @@ class Branch(nn.Module):
 
     def __init__(self, config: NetworkConfig, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.joint_from = config.joint_from
         self.patch_embed = PatchEmbed(config.search_size, config.patch, embed_dim=config.width, strict_img_size=False)
         self.pos_embed_z = nn.Parameter(torch.zeros(1, config.template_grid**2, config.width))
         self.pos_embed_x = nn.Parameter(torch.zeros(1, config.search_grid**2, config.width))
+        if config.joint_from:
+            self.joint_embed_z = nn.Parameter(torch.zeros_like(self.pos_embed_z))
+            self.joint_embed_x = nn.Parameter(torch.zeros_like(self.pos_embed_x))
         norm = partial(nn.LayerNorm, eps=1e-6)
         rates = [drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
@@ -68,17 +72,26 @@ class Branch(nn.Module):
         trunc_normal_(self.pos_embed_z, std=0.02)
         trunc_normal_(self.pos_embed_x, std=0.02)
 
-    def embed(self, crops: Tensor, present: Tensor, positions: Tensor) -> Tensor:
-        """Crops to tokens; those of an absent modality are zero, their positions stay.
+    def embed(self, crops: Tensor, present: Tensor, side: str) -> Tensor:
+        """Crops to tokens before the first joint block; those of an absent modality start as zero, positions stay.
 
         Args:
             crops: (..., 3, S, S) normalised crops.
             present: (...) bool.
-            positions: (1, T, C) `pos_embed_z` or `pos_embed_x`.
+            side: `z` for templates, `x` for search crops.
 
         Returns:
             (..., T, C) tokens.
         """
         tokens = self.patch_embed(crops.flatten(0, -4)).unflatten(0, crops.shape[:-3])
         # where, not a product: a crop of NaN times zero would still be NaN
-        return torch.where(present[..., None, None], tokens, 0) + positions
+        tokens = torch.where(present[..., None, None], tokens, 0) + self.get_parameter(f"pos_embed_{side}")
+        for block in self.blocks[: self.joint_from]:
+            tokens = block(tokens)
+        return tokens
+
+    def meet(self, templates: Tensor, searches: Tensor) -> Tensor:
+        """(N, M, T, C) and (N, M, S, C) tokens from `embed` -> (N, M, T + S, C), the sequence of the joint blocks."""
+        if self.joint_from:
+            templates, searches = templates + self.joint_embed_z, searches + self.joint_embed_x
+        return torch.cat([templates, searches], dim=2)
