@@ -133,8 +133,10 @@ class NodeProcess:
         except AssertionError as error:
             raise AssertionError(f"{error}; it says\n{self.output}") from None
 
-    def send(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+    def loads(self, library: str) -> None:
+        """Waits until a library is mapped into the process: it is in the middle of its imports then."""
+        maps = Path(f"/proc/{self._process.pid}/maps")
+        until(lambda: library in maps.read_text(), f"{library} in the node's memory")
 
     def end(self, number: signal.Signals = signal.SIGINT, limit_s: float = LIMIT_S) -> int:
         """Sends a signal and waits; the exit code."""
