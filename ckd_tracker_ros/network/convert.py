@@ -184,7 +184,7 @@ def _position_tables(tensors: Tensors, config: NetworkConfig) -> Tensors:
             else:
                 continue
             temporal = tensors.get(f"{prefix}temporal_pos_embed_{suffix}")  # DropTrack
-            result[own] = table if temporal is None else table + temporal.float()
+            result[own] = table if temporal is None else table + _resample(temporal, grid, prefix_tokens=0)
     return result
 
 

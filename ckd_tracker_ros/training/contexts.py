@@ -27,7 +27,7 @@ from ckd_tracker_ros.frame import Image, RgbtFrame
 
 log = logging.getLogger(__name__)
 
-FACTOR, SIDE = 6.0, 320
+FACTOR, SIDE = 6.0, 256
 """Side of a context in units of sqrt(width * height) of the box, and in pixels."""
 
 MIN_SIZE = 12.0
@@ -142,6 +142,7 @@ def clip_tracks(folder: Path, patches: int) -> list[Track]:
 def scene_tracks(seed: int, views: int) -> list[Track]:
     """The targets of one generated scene at `views` moments."""
     from ckd_tracker_ros.synthetic import Scene, random_config
+
     rng = np.random.default_rng(seed)
     scene = Scene(random_config(rng, width=640, height=480, frames=240, homography=None, thermal_size=None), seed)
     tracks: dict[int, Track] = {}

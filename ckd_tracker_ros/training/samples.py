@@ -101,10 +101,10 @@ class Sampler:
             search = self._paste_rival(search, boxes, visible, cells)
         search = self._occlude(search, boxes, cells)
 
-        present = self._present(n)
+        present = self.present(n)
         return Batch(
-            self._photometry(template, 0.7).mul(present[..., None, None, None]),
-            self._photometry(self._blind(search), 1.0).mul(present[..., None, None, None]),
+            self._photometry(template, 0.7),
+            self._photometry(self._blind(search), 1.0),
             present,
             boxes,
             visible,
@@ -271,7 +271,8 @@ class Sampler:
         both = both + noise * self._normal(n, *both.shape[1:])
         return both.clamp(0, 255)
 
-    def _present(self, n: int) -> Tensor:
+    def present(self, n: int) -> Tensor:
+        """(N, 2) bool, which modalities of `n` pairs are present."""
         draw, missing = self._uniform(n, 0, 1), self._config.missing
         return torch.stack([draw > missing / 2, draw < 1 - missing / 2], dim=1)
 
