@@ -34,8 +34,9 @@ def test_targets_message_has_both_boxes_and_the_images_used():
     (sent,) = message.targets
     assert (sent.id, sent.label, sent.state, sent.frames_lost, sent.box.x) == ("a", "car", 3, 3, 34.0)
     assert (sent.thermal_box.width, sent.thermal_box.x) == (10.0, 17.0)
-    unknown = messages.target_message(target, Registration(), ((320, 240), None))
-    assert math.isnan(unknown.thermal_box.x) and not math.isnan(unknown.box.x)
+    for sizes in (((320, 240), None), ((320, 240), (240, 320))):  # not known, and not to be laid over each other
+        unknown = messages.target_message(target, Registration(), sizes)
+        assert math.isnan(unknown.thermal_box.x) and not math.isnan(unknown.box.x)
 
 
 IMAGE = "sensor_msgs/msg/Image"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import itertools
 import math
 import time
 
@@ -22,7 +21,20 @@ from ckd_tracker_ros.frame import RgbtFrame
 from ckd_tracker_ros.tracker import Tracker
 
 BOX = (34, 42, 20, 24)
-_stamps = itertools.count(time.time_ns() // STEP_NS * STEP_NS, STEP_NS)
+
+
+class Stamps:
+    """Stamps at 30 Hz, for all tests of this module: time never goes back unless a test wants it to."""
+
+    def __init__(self, first_ns: int) -> None:
+        self.last_ns = first_ns
+
+    def __next__(self) -> int:
+        self.last_ns += STEP_NS
+        return self.last_ns
+
+
+_stamps = Stamps(time.time_ns())
 
 
 @pytest.fixture(scope="module")
@@ -83,21 +95,25 @@ def test_every_pair_gets_a_message_with_the_rgb_header(robot):
 
 
 def test_node_and_offline_run_give_the_same_boxes_to_the_last_bit(robot, model):
-    stamp = next(_stamps)
-    robot.play(0, stamp)
-    robot.result(stamp)
+    def pair(index: int, stamp: int) -> tuple[Image, Image]:
+        """16-bit thermal images that warm up: their limits have to move alike too."""
+        rgb, thermal = scene(index)
+        return raw_image(rgb, "bgr8", stamp), raw_image(20_000 + thermal * np.uint16(30 + 5 * index), "mono16", stamp)
+
+    def played(index: int):
+        stamp = next(_stamps)
+        robot.show(stamp, *pair(index, stamp))
+        return robot.result(stamp)
+
+    played(0)
     boxes = [(34, 42, 20, 24), (80, 50, 30.5, 22.25)]
     assert robot.start(*((f"t{i}", "", box) for i, box in enumerate(boxes))).ids == ["t0", "t1"]
-
-    def frame(index):
-        rgb, thermal = scene(index)
-        return RgbtFrame((images.decode(raw_image(rgb, "rgb8", 0)), images.decode(raw_image(thermal, "mono8", 0))))
-
     tracker = Tracker.from_checkpoint(model)
-    states = [tracker.start(frame(0), box) for box in boxes]
+    frames = [RgbtFrame(tuple(map(images.decode, pair(index, 0)))) for index in range(8)]
+    states = [tracker.start(frames[0], box) for box in boxes]
     for index in range(1, 8):
-        message = step(robot, index)
-        states, estimates = tracker.step_many(states, frame(index))
+        message = played(index)
+        states, estimates = tracker.step_many(states, frames[index])
         for target, estimate in zip(message.targets, estimates, strict=True):
             sent = [target.box.x, target.box.y, target.box.width, target.box.height]
             assert np.float32(sent).tobytes() == np.float32(estimate.box).tobytes()
@@ -254,12 +270,11 @@ def test_unset_and_backward_stamps_do_not_lose_the_target(robot):
 
 def test_stamps_of_another_clock_have_no_latency_and_name_use_sim_time(pair_of_processes, robot):
     process, _ = pair_of_processes
-    global _stamps
     for _ in range(2):
         ahead = next(_stamps) + 1000 * 10**9
         robot.play(0, ahead)
         assert math.isnan(robot.result(ahead).latency)
-        _stamps = itertools.count(ahead + STEP_NS, STEP_NS)
+        _stamps.last_ns = ahead
     process.says("use_sim_time")
     assert process.output.count("use_sim_time") == 1
 
@@ -283,6 +298,18 @@ def test_live_parameters_take_effect_and_bad_ones_are_refused(robot):
     assert (lost.state, lost.frames_lost) == (TrackedTarget.LOST, 1)
     assert set_parameter(robot, "lost.confidence", 0.2) == "" == set_parameter(robot, "lost.recover", 0.35)
     assert step(robot, 3).targets[0].state == TrackedTarget.TRACKING
+
+
+def test_a_constant_delay_of_the_thermal_camera_can_be_taken_off_live(robot):
+    assert set_parameter(robot, "sync.thermal_delay", 0.25) == ""
+    stamp = next(_stamps)
+    late = stamp + 256_000_000
+    rgb, thermal = scene(0)
+    robot.show(stamp, raw_image(rgb, "rgb8", stamp), raw_image(thermal, "mono8", late))
+    message = robot.result(stamp)
+    assert set_parameter(robot, "sync.thermal_delay", 0.0) == ""
+    assert message.sync_offset == pytest.approx(0.006, abs=1e-6)
+    _stamps.last_ns = late
 
 
 def test_diagnostics_tell_rates_model_and_targets(robot):

@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 
 from ckd_tracker_msgs.msg import Box2D, TrackedTarget, TrackedTargetArray
 from ckd_tracker_msgs.srv import ReinitializeTargets
-from ckd_tracker_ros.registration import Registration, Size
+from ckd_tracker_ros.registration import Registration, RegistrationError, Size
 from ckd_tracker_ros.ros.roster import Start
 from ckd_tracker_ros.target import Target
 
@@ -59,9 +59,19 @@ def target_message(target: Target, registration: Registration, sizes: tuple[Size
         state=int(target.status),
         confidence=1.0 if target.estimate is None else float(target.estimate.confidence),
         box=box_message(box),
-        thermal_box=box_message(registration.thermal_box(box, *sizes) if all(sizes) else None),
+        thermal_box=box_message(_thermal_box(box, registration, sizes)),
         frames_lost=target.frames_lost,
     )
+
+
+def _thermal_box(
+    box: NDArray[np.float64], registration: Registration, sizes: tuple[Size | None, ...]
+) -> NDArray[np.float64] | None:
+    """The box in thermal pixels; None where nobody can say, as when the images have just changed their sizes."""
+    try:
+        return registration.thermal_box(box, *sizes) if all(sizes) else None
+    except RegistrationError:
+        return None
 
 
 def targets_message(

@@ -84,7 +84,7 @@ class Monitor:
 
     def publish(self) -> None:
         """Sends the diagnostics of this moment."""
-        view, statistics = self._view, self._view.statistics
+        view, statistics, running = self._view, self._view.statistics, self._view.running
         entries = view.roster.entries
         cause = statistics.error or statistics.image_problem or self._cause
         level, text = DiagnosticStatus.OK, view.state
@@ -92,17 +92,17 @@ class Monitor:
             level, text = DiagnosticStatus.ERROR, view.failure or cause
         elif cause:
             level, text = DiagnosticStatus.WARN, cause
-        elif view.running is not None and view.running.worker.paused:
+        elif running is not None and running.worker.paused:
             text = "paused"
-        elif view.running is not None:
+        elif running is not None:
             text = f"{len(entries)} targets" if entries else "no target: call ~/reinitialize"
         values: dict[str, object] = {"state": view.state, **view.model}
-        if view.running is not None:
-            values.update(self._rates(view.running))
-            values.update({f"images dropped, {reason}": n for reason, n in view.running.inputs.drops.items()})
-            values.update({f"subscription {name}": kind for name, kind in view.running.inputs.reliability.items()})
-            values["replay pairs"] = len(view.running.ring)
-            values["replay MB"] = view.running.ring.bytes / 1e6
+        if running is not None:
+            values.update(self._rates(running))
+            values.update({f"images dropped, {reason}": n for reason, n in running.inputs.drops.items()})
+            values.update({f"subscription {name}": kind for name, kind in running.inputs.reliability.items()})
+            values["replay pairs"] = len(running.ring)
+            values["replay MB"] = running.ring.bytes / 1e6
         values.update({f"pairs dropped, {reason}": count for reason, count in statistics.drops.items()})
         for name, timing in statistics.take_timings().items():
             values[f"{name} mean [s]"], values[f"{name} max [s]"] = timing.mean, timing.largest

@@ -1,4 +1,4 @@
-"""The tracker node's process: `python -m ckd_tracker_ros.ros.node`, or `ros2 run ckd_tracker_ros tracker`."""
+"""The tracker node's process: `python -m ckd_tracker_ros.ros.node`, or `ros2 run ckd_tracker_ros tracker_node`."""
 
 from __future__ import annotations
 
