@@ -22,7 +22,7 @@ def message_filters():
 
 @pytest.fixture(scope="module")
 def vision_msgs():
-    return pytest.importorskip("vision_msgs", reason="vision_msgs is part of ROS distributions only")
+    return pytest.importorskip("vision_msgs.msg", reason="vision_msgs is part of ROS distributions only")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_the_node_tracks_with_a_policy_of_message_filters(message_filters, tmp_p
 def test_detections_say_the_same_as_targets(vision_msgs, tmp_path, model):
     with running(tmp_path / "log", f"model:={model}") as (_, robot):
         seen = []
-        kind = vision_msgs.msg.Detection2DArray
+        kind = vision_msgs.Detection2DArray
         robot.node.create_subscription(kind, f"{ros_helpers.NODE}/detections", seen.append, 10)
         robot.connected()
         ros_helpers.until(lambda: robot.node.count_publishers(f"{ros_helpers.NODE}/detections"), "detections")

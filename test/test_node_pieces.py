@@ -328,3 +328,30 @@ def test_the_picture_for_people_shows_box_and_inset(tracker):
     plain = frame.images[0].pixels[..., ::-1]
     assert shown.shape == plain.shape
     assert (shown[:30, -40:] != plain[:30, -40:]).any() and (shown[42, 34:54] != plain[42, 34:54]).any()
+
+
+def test_pairs_that_arrived_too_long_ago_are_dropped_and_counted(bench):
+    bench.worker.settings = Settings(TrackerSettings(), LostSettings(), max_age_ns=10**9)
+    old = bench.pair(0)
+    bench.worker.offer(Pair(old.rgb_stamp_ns, old.thermal_stamp_ns, old.items, old.arrival_ns - 2 * 10**9, 0))
+    bench.worker.start()
+    ros_helpers.until(lambda: bench.statistics.drops.get("older than sync.max_age"), "the old pair to be dropped")
+    assert bench.play(1).skipped == 1
+
+
+# statistics -----------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_warn_once_per_cause_and_time_what_is_known():
+    said = []
+    statistics = Statistics(said.append, said.append)
+    for size in ((640, 480), (0, 0), (640, 480), (320, 240)):
+        statistics.sizes((size, None))
+    statistics.warn_once("row 3 of -7.5 is short")
+    statistics.warn_once("row 12 of 4 is short")
+    assert said[0].startswith("rgb images changed from 640x480 to 320x240") and said[1:] == ["row 3 of -7.5 is short"]
+    statistics.took(latency=float("nan"), processing_time=0.1)
+    statistics.took(latency=float("nan"), processing_time=0.3)
+    timings = statistics.take_timings()
+    assert timings["processing_time"].mean == pytest.approx(0.2) and timings["processing_time"].largest == 0.3
+    assert np.isnan(timings["latency"].mean) and statistics.take_timings() == {} and statistics.processed == 2

@@ -19,7 +19,7 @@ from ckd_tracker_ros.ros.statistics import Statistics
 from ckd_tracker_ros.target import LostSettings, Target, advance
 from ckd_tracker_ros.tracker import Tracker, TrackerSettings
 
-REQUEST_LIMIT_S = 5.0
+REQUEST_LIMIT_S = 10.0
 """How long a request to start targets waits for the worker before it is refused."""
 REPLAY_LIMIT_S = 1.5
 """How long the replay of a request with a past stamp may take; it takes strides to stay inside."""
