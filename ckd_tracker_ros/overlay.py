@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ckd_tracker_ros import thermal
 from ckd_tracker_ros.frame import MODALITIES, Image, RgbtFrame
+from ckd_tracker_ros.registration import Registration
 
 Picture = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -70,7 +71,6 @@ def draw(picture: Picture, marks: Iterable[Mark]) -> Picture:
     """Draws boxes with their texts into a (H, W, 3) picture, in place; gives the picture back."""
     height, width = picture.shape[:2]
     thickness = max(1, round(height / 300))
-    scale = max(0.35, height / 1000)
     for mark in marks:
         box = np.asarray(mark.box, np.float64)
         if not np.isfinite(box).all():
@@ -83,20 +83,29 @@ def draw(picture: Picture, marks: Iterable[Mark]) -> Picture:
         else:
             cv2.rectangle(picture, (left, top), (right, bottom), mark.color, thickness, cv2.LINE_AA)
         if mark.text:
-            (text_width, text_height), _ = cv2.getTextSize(mark.text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-            above = top - text_height - 3 * thickness
-            x = min(max(left, 0), max(0, width - text_width))
-            write(picture, mark.text, (x, above if above >= 0 else min(bottom + 3 * thickness, height)), mark.color)
+            (text_width, text_height), _ = cv2.getTextSize(mark.text, cv2.FONT_HERSHEY_SIMPLEX, _text_scale(picture), 1)
+            strip_height = text_height + text_height // 3 + 6 + thickness
+            x = min(max(left, 0), max(0, width - text_width - 6))
+            y = top - strip_height if top >= strip_height else min(bottom + thickness, height - strip_height)
+            write(picture, mark.text, (x, y), mark.color)
     return picture
 
 
 def write(picture: Picture, text: str, position: tuple[int, int], color: Color = TRUTH_COLOR) -> None:
-    """Writes one line with a dark outline, its top left corner at `position`, in place."""
-    scale = max(0.35, picture.shape[0] / 1000)
-    (_, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    origin = (position[0], position[1] + text_height)
-    for line_color, thickness in (((0, 0, 0), 3), (color, 1)):
-        cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, line_color, thickness, cv2.LINE_AA)
+    """Writes one line on a darkened strip, the strip's top left corner at `position`, in place."""
+    scale, margin = _text_scale(picture), 3
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    left, top = max(position[0], 0), max(position[1], 0)
+    # A strip rather than an outline: the same text with a thicker pen is wider in OpenCV 5's fonts.
+    strip = picture[top : top + height + 2 * margin + height // 3, left : left + width + 2 * margin]
+    strip //= 3
+    cv2.putText(
+        picture, text, (left + margin, top + margin + height), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA
+    )
+
+
+def _text_scale(picture: Picture) -> float:
+    return max(0.35, picture.shape[0] / 1000)
 
 
 def side_by_side(
@@ -123,12 +132,27 @@ def side_by_side(
             panel = draw(to_bgr(image, limits if name == "thermal" else None), drawn)
             if panel.shape[0] != height:
                 panel = cv2.resize(panel, (round(panel.shape[1] * height / panel.shape[0]), height))
-        write(panel, name, (6, 6))
+        write(panel, name, (0, 0))
         panels.append(panel)
     picture = np.concatenate(panels, axis=1)
     if caption:
-        write(picture, caption, (6, height - max(14, height // 28)))
+        write(picture, caption, (0, height - max(20, height // 24)))
     return picture
+
+
+def in_thermal(marks: Iterable[Mark], frame: RgbtFrame, registration: Registration | None = None) -> list[Mark]:
+    """Marks in RGB pixels, in pixels of the thermal image; none where that is absent."""
+    image = frame.images[MODALITIES.index("thermal")]
+    if image is None:
+        return []
+    registration, size = registration or Registration(), (image.width, image.height)
+    return [replace(mark, box=registration.thermal_box(mark.box, frame.size, size)) for mark in marks]
+
+
+def steady_limits(previous: thermal.Limits | None, frame: RgbtFrame) -> thermal.Limits | None:
+    """Limits for the thermal image of a frame that follow those of the frame before slowly: a video without flicker."""
+    image, settings = frame.images[MODALITIES.index("thermal")], thermal.ThermalSettings()
+    return previous if image is None else thermal.smooth(previous, thermal.measure(image, settings), settings)
 
 
 class Video:

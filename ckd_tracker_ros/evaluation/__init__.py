@@ -1,0 +1,1 @@
+"""Trackers run over recordings, and what comes of it."""
