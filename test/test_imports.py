@@ -53,7 +53,7 @@ ROOMS = {
     "": Room(),
     **dict.fromkeys(GEOMETRY - {"images"}, room(GEOMETRY, "numpy cv2")),
     "images": room(GEOMETRY, "numpy cv2", {"cv_bridge"}),
-    "sequences": room(GEOMETRY, "numpy cv2", {"rosbags"}),
+    "sequences": room(GEOMETRY | {"synthetic"}, "numpy cv2", {"rosbags"}),
     **dict.fromkeys(SCENES - {"sequences"}, room(GEOMETRY, "numpy cv2")),
     "network": room(GEOMETRY, "numpy torch timm safetensors", {"ament_index_python"}),
     "engine": room(NETWORK, "numpy torch"),
