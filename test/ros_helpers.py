@@ -101,15 +101,15 @@ def until(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> 
 class NodeProcess:
     """The tracker node in its own process."""
 
-    def __init__(self, log: Path, *parameters: str, environment: dict[str, str] | None = None) -> None:
-        arguments = [word for parameter in parameters for word in ("-p", parameter)]
+    def __init__(self, log: Path, *parameters: str, arguments: tuple[str, ...] = ()) -> None:
+        words = [word for parameter in parameters for word in ("-p", parameter)]
         self.log = log
         self._file = log.open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ckd_tracker_ros.ros.node", "--ros-args", *arguments],
+            [sys.executable, "-m", "ckd_tracker_ros.ros.node", "--ros-args", *words, *arguments],
             stdout=self._file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "RCUTILS_LOGGING_BUFFERED_STREAM": "0", **(environment or {})},
+            env={**os.environ, "RCUTILS_LOGGING_BUFFERED_STREAM": "0"},
         )
 
     @property

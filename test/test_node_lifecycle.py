@@ -12,7 +12,7 @@ import rclpy
 import ros_helpers
 from lifecycle_msgs.msg import Transition
 from rclpy.lifecycle import TransitionCallbackReturn
-from ros_helpers import NodeProcess, Robot, running
+from ros_helpers import NodeProcess, Robot, running, until
 
 from ckd_tracker_ros.ros.tracker_node import TrackerNode
 
@@ -142,3 +142,12 @@ def test_signals_end_the_node_at_any_moment(tmp_path, model, moment, number):
     assert code in (0, -number if moment == "while importing" else 0), process.output
     for word in ("Traceback", "Exception", "exception"):
         assert word not in process.output, process.output
+
+
+def test_arguments_that_cannot_be_read_are_said_in_one_line(tmp_path):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("/**:\n  ros__parameters: [not, a, map\n")
+    process = NodeProcess(tmp_path / "log", "model:=ckd_tiny", arguments=("--params-file", str(broken)))
+    until(lambda: not process.alive, "the end of the process")
+    assert process.end() == 2
+    assert "broken.yaml" in process.output and "Traceback" not in process.output

@@ -18,28 +18,33 @@ POLL_S = 0.2
 
 def main(args: list[str] | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM; the process's exit code."""
-    # Until the signals are waited for below, Ctrl-C ends the long imports without a traceback.
+    # Until there is something to end in order, Ctrl-C ends the long imports below without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     import rclpy
     from rclpy.executors import MultiThreadedExecutor
+    from rclpy.impl.implementation_singleton import rclpy_implementation
     from rclpy.signals import SignalHandlerOptions
 
+    try:
+        # rclpy's own handlers would take the context away under whatever is running.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except rclpy_implementation.RCLError as error:  # arguments or a parameter file that cannot be read
+        sys.stderr.write(f"{error}\n")
+        return 2
     from ckd_tracker_ros.ros.tracker_node import TrackerNode
 
-    # rclpy's handlers would take the context away under whatever is running. Here a signal is an event like others:
-    # blocked in every thread, taken by this one, which then lets things end in order.
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    stopping = threading.Event()
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: stopping.set())
     try:
         node = TrackerNode()
         executor = MultiThreadedExecutor(THREADS)
         executor.add_node(node)
-        stopping = threading.Event()
         spinner = threading.Thread(target=_spin, args=(executor, node, stopping), name="executor")
         spinner.start()
-        while spinner.is_alive() and signal.sigtimedwait(SIGNALS, POLL_S) is None:
+        while spinner.is_alive() and not stopping.wait(POLL_S):
             pass
-        failed = not spinner.is_alive()
+        failed = not stopping.is_set()
         stopping.set()
         executor.wake()
         node.close()
@@ -53,8 +58,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _spin(executor: Executor, node: Node, stopping: threading.Event) -> None:
-    """Runs callbacks until told to stop. What rclpy itself refuses, such as a transition that is not possible now, is
-    logged and goes on."""
+    """Runs callbacks until told to stop; what rclpy refuses, as a transition that is not possible now, is logged."""
     from rclpy.impl.implementation_singleton import rclpy_implementation
 
     while not stopping.is_set():
