@@ -41,11 +41,11 @@ def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
 
 @contextmanager
 def reported(*expected: type[Exception]) -> Iterator[None]:
-    """Expected errors end the command with their message; others are bugs and keep their traceback."""
+    """Expected errors end the command with their message in one line; others are bugs and keep their traceback."""
     try:
         yield
     except expected as error:
-        fail(error)
+        fail(" ".join(str(error).split()))
 
 
 @app.callback()
@@ -55,17 +55,13 @@ def _group() -> None:
 
 @app.command()
 def track(
-    source: Annotated[Path, typer.Argument(help="Folder or video; see docs of sequences.open_sequence.")],
+    source: Annotated[Path, typer.Argument(help="Folder or video.")],
     box: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="X,Y,W,H", help="Start box, RGB pixels; repeatable. Default: the track's."
-        ),
+        typer.Option(metavar="X,Y,W,H", help="Start box, RGB pixels; repeatable. Default: the track's."),
     ] = None,
     track: Track = "",
-    start: Annotated[
-        int | None, typer.Option(help="Frame of the boxes. Default: the track's first, else 0.")
-    ] = None,
+    start: Annotated[int | None, typer.Option(help="Frame of the boxes. Default: the track's first, else 0.")] = None,
     model: Model = "ckd_tiny",
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="Number format of the network.")] = "auto",
@@ -74,6 +70,9 @@ def track(
     video: Annotated[bool, typer.Option("--video", help="Also write overlay.mp4, RGB with thermal beside it.")] = False,
 ) -> None:
     """Follow targets through a recording.
+
+    SOURCE is a folder with visible/ and infrared/ (groundtruth.txt optional), a folder of NAME_visible.mp4 and
+    NAME_infrared.mp4 (tracks.json optional), or images or a video of one camera.
 
     Writes NAME.txt for each target (x,y,w,h per line, RGB pixels, one line per frame from the start frame on, the first
     one the start box) and results.csv (frame, target, x, y, width, height, confidence, status, iou; status as in

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ckd_tracker_ros import boxes, overlay, thermal
 from ckd_tracker_ros.frame import RgbtFrame
-from ckd_tracker_ros.sequences import Sequence
+from ckd_tracker_ros.sequences import Sequence, true_box
 from ckd_tracker_ros.target import LostSettings, Target, advance
 from ckd_tracker_ros.tracker import Tracker
 
@@ -82,7 +82,7 @@ def starts(sequence: Sequence, given: Many[Many[float]], frame: int | None = Non
     truth = true_box(sequence, frame)
     if not np.isfinite(truth).all():
         raise StartError(f"{sequence.name} has no true box in frame {frame}: say what to follow with --box x,y,w,h")
-    return frame, [Start("target", truth, is_truth=True)]
+    return frame, [Start(sequence.name, truth, is_truth=True)]
 
 
 def follow(
@@ -134,12 +134,6 @@ def follow(
                 limits = overlay.steady_limits(limits, image_pair)
                 video.add(_picture(image_pair, current, truth, limits, f"frame {number}"))
     return followed
-
-
-def true_box(sequence: Sequence, index: int) -> NDArray[np.float64]:
-    """(4,) xywh of the sequence's target in a frame; NaN where it is not in the image or not known."""
-    box = sequence.boxes[index - sequence.first_frame]
-    return np.asarray(box, np.float64)
 
 
 def summary(followed: Many[Followed]) -> Table:

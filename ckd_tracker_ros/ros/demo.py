@@ -175,7 +175,7 @@ def run(options: Options, console: Console) -> None:
     set_environment()
     # Only now: DDS reads the environment once.
     from ckd_tracker_ros.ros import demo_client, demo_report
-    from ckd_tracker_ros.ros.player import RATE_HZ, open_source
+    from ckd_tracker_ros.ros.player import DEPTH, RATE_HZ, open_source
 
     if options.seconds <= 0 or options.rate < 0:
         raise OptionError(
@@ -185,14 +185,20 @@ def run(options: Options, console: Console) -> None:
     source = str(Path(options.data).resolve()) if options.data else ""
     sequence = open_source(source, options.track, max(2, round(options.seconds * rate)), rate, options.seed)
     rate = options.rate or sequence.rate
-    frames = max(2, round(options.seconds * rate))
+    if sequence.boxes is None:
+        raise OptionError(f"{sequence.name} has no true boxes: nothing to follow, nothing to compare with")
+    if not all(sequence.frame(sequence.first_frame).present):
+        raise OptionError(f"{sequence.name} is of one camera; the demo needs RGB and thermal")
+    frames = min(max(2, round(options.seconds * rate)), len(sequence.boxes))
     options.out.mkdir(parents=True, exist_ok=True)
 
     playing = {
-        "source": source, "track": options.track, "rate": float(rate), "frames": frames, "seed": options.seed,
-        "lock_step": options.lock_step, "autostart": False,
+        "source": source, "track": options.track, "rate": float(rate), "frames": frames,
+        "first_frame": sequence.first_frame, "seed": options.seed, "lock_step": options.lock_step, "autostart": False,
     }  # fmt: skip
-    tracking = {"model": options.model, "device": options.device, "diagnostics.period": 0.5}
+    tracking = {
+        "model": options.model, "device": options.device, "diagnostics.period": 0.5, "qos.depth": DEPTH,
+    }  # fmt: skip
     ticker = Ticker(console, rate)
     console.print(f"{sequence.name}: starting the player and the tracker node ({options.model})")
     with (

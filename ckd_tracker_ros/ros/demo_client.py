@@ -25,7 +25,7 @@ from ckd_tracker_msgs.srv import ReinitializeTargets
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.frame import MODALITIES
 from ckd_tracker_ros.ros.player import LATCHED
-from ckd_tracker_ros.sequences import Sequence
+from ckd_tracker_ros.sequences import Sequence, true_box
 
 NODE = "ckd_tracker"
 TARGET = "target"
@@ -48,6 +48,7 @@ class Result:
 
     Attributes:
         number: of the pair, from 0.
+        frame: of the sequence.
         time_s: of the pair, since the first one.
         box: (4,) xywh in RGB pixels; NaN while there is no target.
         truth: (4,) xywh in RGB pixels; NaN where the target is not in the image, or its box not known.
@@ -60,6 +61,7 @@ class Result:
     """
 
     number: int
+    frame: int
     time_s: float
     box: NDArray[np.float64]
     truth: NDArray[np.float64]
@@ -83,6 +85,7 @@ class Run:
         dropped: received pairs that were not processed, by reason.
         unpaired: images without a partner, by reason.
         rate: pairs per second.
+        first_frame: of the sequence, in pair 0.
     """
 
     results: list[Result]
@@ -92,6 +95,7 @@ class Run:
     dropped: dict[str, int]
     unpaired: dict[str, int]
     rate: float
+    first_frame: int
 
 
 @dataclass(eq=False)
@@ -218,14 +222,12 @@ class Client:
         request = ReinitializeTargets.Request(stamp=message.header.stamp, targets=[init], replace_all=True)
         return self._reinitialize.call_async(request)
 
-    def _number(self, message: TrackedTargetArray) -> int:
+    def _result(self, message: TrackedTargetArray) -> Result:
         values = self._player.values
         stamp_ns = Time.from_msg(message.header.stamp).nanoseconds
-        return round((stamp_ns - values["first_stamp_ns"]) / values["period_ns"])
-
-    def _result(self, message: TrackedTargetArray) -> Result:
-        number = self._number(message)
-        truth = true_box(self._sequence, number % len(self._sequence))
+        number = round((stamp_ns - values["first_stamp_ns"]) / values["period_ns"])
+        frame = (values["first_frame"] + number) % len(self._sequence)
+        truth = true_box(self._sequence, frame)
         target = next((t for t in message.targets if t.id == TARGET), None)
         box = np.full(4, math.nan)
         if target is not None:
@@ -233,7 +235,8 @@ class Client:
         known = np.isfinite(box).all() and np.isfinite(truth).all()
         return Result(
             number,
-            number * self._player.values["period_ns"] / 1e9,
+            frame,
+            number * values["period_ns"] / 1e9,
             box,
             truth,
             float(boxes.iou(box, truth)) if known else math.nan,
@@ -268,10 +271,5 @@ class Client:
             dropped,
             counted("images"),
             1e9 / values["period_ns"],
+            values["first_frame"],
         )
-
-
-def true_box(sequence: Sequence, index: int) -> NDArray[np.float64]:
-    """(4,) xywh of the first target in a frame; NaN where there is none or it is not known."""
-    box = sequence.boxes[index - sequence.first_frame]
-    return np.asarray(box, np.float64)

@@ -14,8 +14,8 @@ from rich.progress import track
 from rich.table import Table
 
 from ckd_tracker_ros import overlay, thermal
-from ckd_tracker_ros.ros.demo_client import STATES, TARGET, Result, Run, true_box
-from ckd_tracker_ros.sequences import Sequence
+from ckd_tracker_ros.ros.demo_client import STATES, TARGET, Result, Run
+from ckd_tracker_ros.sequences import Sequence, true_box
 
 STATE_COLORS = {STATES[number]: color for number, color in overlay.STATUS_COLORS.items()}
 
@@ -37,17 +37,27 @@ def write(out: Path, sequence: Sequence, run: Run, console: Console) -> None:
 def write_csv(path: Path, run: Run) -> None:
     """One line per result; empty where there is no value.
 
-    Columns: pair, time [s], box x y width height [RGB pixels], truth likewise, iou, confidence, state, latency [s],
-    processing [s], skipped.
+    Columns: pair, frame of the sequence, time [s], box x y width height [RGB pixels], truth likewise, iou,
+    confidence, state, latency [s], processing [s], skipped.
     """
     names = [f"{kind}{name}" for kind in ("", "true_") for name in ("x", "y", "width", "height")]
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["pair", "time", *names, "iou", "confidence", "state", "latency", "processing", "skipped"])
+        rows.writerow(
+            ["pair", "frame", "time", *names, "iou", "confidence", "state", "latency", "processing", "skipped"]
+        )
         for r in run.results:
             numbers = [r.time_s, *r.box, *r.truth, r.iou, r.confidence]
             rows.writerow(
-                [r.number, *map(_shown, numbers), r.state, _shown(r.latency_s), _shown(r.processing_s), r.skipped]
+                [
+                    r.number,
+                    r.frame,
+                    *map(_shown, numbers),
+                    r.state,
+                    _shown(r.latency_s),
+                    _shown(r.processing_s),
+                    r.skipped,
+                ]
             )
 
 
@@ -86,7 +96,7 @@ def pictures(sequence: Sequence, run: Run) -> Iterator[overlay.Picture]:
     limits: thermal.Limits | None = None
     result: Result | None = None
     for number in range(run.sent):
-        index = number % len(sequence)
+        index = (run.first_frame + number) % len(sequence)
         frame = sequence.frame(index)
         result = by_number.get(number, result)
         limits = overlay.steady_limits(limits, frame)
@@ -133,4 +143,4 @@ def _best_moment(run: Run) -> int:
 
 
 def _shown(value: float) -> str:
-    return f"{value:.6g}" if math.isfinite(value) else ""
+    return f"{value:.9g}" if math.isfinite(value) else ""

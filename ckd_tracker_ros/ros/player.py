@@ -1,8 +1,9 @@
 """Plays a recording or a generated scene as two camera topics: `python -m ckd_tracker_ros.ros.player`.
 
 Publishes `rgb/image_raw` and `thermal/image_raw`. The stamp of pair `n` is that of pair 0 plus `n` periods, whatever
-the moment at which it really leaves. `~/state` (diagnostic_msgs/DiagnosticStatus, latched) tells the stamp of pair 0
-and the period, so that a subscriber that opens the same source knows which frame a stamp means: frame `n % length`.
+the moment at which it really leaves. `~/state` (diagnostic_msgs/DiagnosticStatus, latched) tells the stamp of pair 0,
+the period and the first frame, so that a subscriber that opens the same source knows which frame a stamp means: frame
+`(first_frame + n) % length`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from ckd_tracker_ros.synthetic import Scene, SceneConfig
 RATE_HZ = 30.0
 AHEAD = 45
 """Pairs that are prepared before their time."""
+DEPTH = 30
+"""Pairs that are kept for a subscriber that stalls: a second of them, well inside the profile's shared memory."""
 SETTLE_S = 0.5
 """Between the subscribers' appearance and the first pair: DDS tells one side of a match before the other."""
 LOCK_STEP_LIMIT_S = 60.0
@@ -154,6 +157,7 @@ class Player(Node):
         track = self._setting("track", "", "track of the source; empty: its first")
         rate = self._setting("rate", 0.0, "pairs per second [Hz]; 0: as recorded")
         frames = self._setting("frames", 0, "pairs to play; 0: all of the source")
+        self._first = self._setting("first_frame", 0, "frame of the source to begin with")
         seed = self._setting("seed", 0, "of the generated scene")
         self._loop = self._setting("loop", False, "begin again at the end; stamps go on rising")
         self._lock_step = self._setting("lock_step", False, "send a pair when the result of the last one has come")
@@ -168,11 +172,14 @@ class Player(Node):
 
         self.sequence = open_source(source, track, frames or round(10 * RATE_HZ), rate or RATE_HZ, seed)
         self._rate = rate or self.sequence.rate
-        self._frames = frames if frames and self._loop else min(frames or len(self.sequence), len(self.sequence))
+        if not 0 <= self._first < len(self.sequence):
+            raise PlayerError(f"first_frame {self._first}; allowed: 0 to {len(self.sequence) - 1}")
+        rest = len(self.sequence) - self._first
+        self._frames = frames if frames and self._loop else min(frames or rest, rest)
         self._endless = self._loop and not frames
         self._to_message: Callable[[Image], Any] = compressed_message if compressed else image_message
         kind, suffix = (CompressedImage, "/compressed") if compressed else (ImageMessage, "")
-        quality = QoSProfile(depth=10, reliability=policies[reliability])
+        quality = QoSProfile(depth=DEPTH, reliability=policies[reliability])
         self._cameras = [self.create_publisher(kind, f"{name}/image_raw{suffix}", quality) for name in MODALITIES]
         self._state = self.create_publisher(DiagnosticStatus, "~/state", LATCHED)
         self.create_service(Trigger, "~/start", self._start)
@@ -222,7 +229,8 @@ class Player(Node):
         period_ns = round(1e9 / self._rate)
         first_ns, began_ns = self.get_clock().now().nanoseconds, time.monotonic_ns()
         sent = late = 0
-        self._tell("playing", first_stamp_ns=first_ns, period_ns=period_ns, length=len(self.sequence))
+        facts = {"first_stamp_ns": first_ns, "period_ns": period_ns, "first_frame": self._first}
+        self._tell("playing", **facts)
         while (self._endless or sent < self._frames) and not self._stopping.is_set():
             messages = prepared.popleft().result()
             behind_ns = time.monotonic_ns() - began_ns - sent * period_ns
@@ -240,9 +248,7 @@ class Player(Node):
                 self._wait_for_result(stamp_ns)
         for camera in self._cameras:
             camera.wait_for_all_acked(Duration(seconds=5))
-        self._tell(
-            "finished", first_stamp_ns=first_ns, period_ns=period_ns, length=len(self.sequence), sent=sent, late=late
-        )
+        self._tell("finished", **facts, sent=sent, late=late)
         self._state.wait_for_all_acked(Duration(seconds=5))
         self.get_logger().info(f"{sent} pairs sent, {late} of them more than a period late")
 
@@ -254,7 +260,9 @@ class Player(Node):
         if not self._endless and number >= self._frames:
             return []
         messages = []
-        for name, image in zip(MODALITIES, self.sequence.frame(number % len(self.sequence)).images, strict=True):
+        for name, image in zip(
+            MODALITIES, self.sequence.frame((self._first + number) % len(self.sequence)).images, strict=True
+        ):
             message = None if image is None else self._to_message(image)
             if message is not None:
                 message.header.frame_id = f"{name}_camera"

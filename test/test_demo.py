@@ -1,0 +1,229 @@
+"""The demo with its real processes, and the player's messages."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from recordings import write_recording
+from typer.testing import CliRunner
+
+pytest.importorskip("rclpy", reason="rclpy needs ROS 2: a distribution, or the wheels that `make setup` installs")
+pytest.importorskip("ckd_tracker_msgs", reason="ckd_tracker_msgs is not built: `make setup`")
+
+from ckd_tracker_ros import cli, images
+from ckd_tracker_ros.frame import Image
+from ckd_tracker_ros.ros import demo, player
+from ckd_tracker_ros.sequences import open_sequence
+
+LIMIT_S = 120.0
+FILES = {"overlay.mp4", "plot.png", "still.png", "results.csv", "node.log", "player.log"}
+
+
+def start_demo(*options: object, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ckd_tracker_ros.cli", "demo", "--device", "cpu", *map(str, options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def run_demo(*options: object, **environment: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    process = start_demo(*options, **environment)
+    try:
+        out, err = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        raise AssertionError(f"the demo did not end; it says\n{process.communicate()}") from None
+    return process.returncode, out, err
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of running processes that contain a text."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has ended meanwhile
+            continue
+        if text in command:
+            found.append(command)
+    return found
+
+
+def numbers(text: str, label: str) -> list[float]:
+    """The numbers behind a label of the summary."""
+    line = next(line for line in text.splitlines() if line.strip().startswith(label))
+    return [float(number) for number in re.findall(r"\d+\.\d+|\d+", line.split(label)[1])]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_generated_scene_end_to_end_at_30_hz(tiny_checkpoint, tmp_path):
+    """640x480 at 30 Hz over the shipped profile: every pair arrives. Those that a slow machine skips are counted."""
+    out = tmp_path / "out"
+    code, said, errors = run_demo("--model", tiny_checkpoint, "--seconds", 2, "--out", out)
+    assert code == 0, errors
+    assert {path.name for path in out.iterdir()} == FILES
+    sent, rate = numbers(said, "pairs sent")[:2]
+    assert (sent, rate) == (60, 30)
+    assert numbers(said, "pairs received by the node") == [60]
+    assert numbers(said, "pairs lost on the way") == [0]
+    rows = read_rows(out / "results.csv")
+    assert len(rows) + numbers(said, "pairs skipped by the node")[0] == 60
+    ious = [float(row["iou"]) for row in rows if row["iou"]]
+    assert numbers(said, "mean IoU")[0] == pytest.approx(np.mean(ious), abs=1e-3)
+    assert any(row["latency"] for row in rows)
+    video = cv2.VideoCapture(str(out / "overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 60
+    assert cv2.imread(str(out / "plot.png")).std() > 10
+    assert cv2.imread(str(out / "still.png")).shape == (480, 1280, 3)
+    assert not processes_with(str(tiny_checkpoint))
+
+
+def test_node_and_offline_run_agree_to_the_last_bit(tiny_checkpoint, tiny_tracker, tmp_path):
+    """A recording with 16-bit thermal images, its player waiting for each result."""
+    frames = 12
+    folder = write_recording(tmp_path / "0117", frames)
+    out = tmp_path / "out"
+    code, said, errors = run_demo("--data", folder, "--model", tiny_checkpoint, "--lock-step", "--out", out)
+    assert code == 0, errors
+    assert numbers(said, "pairs skipped by the node") == [0]
+    rows = read_rows(out / "results.csv")
+    assert [int(row["pair"]) for row in rows] == list(range(frames))
+
+    sequence = open_sequence(folder)
+    # A message holds float32.
+    state = tiny_tracker.start(sequence.frame(0), np.float32(np.loadtxt(folder / "groundtruth.txt", delimiter=",")[0]))
+    names, tracked = ("x", "y", "width", "height"), 0
+    for row in rows[1:]:
+        state, estimate = tiny_tracker.step(state, sequence.frame(int(row["pair"])))
+        if row["state"]:  # the first ones were processed before the target was asked for, and replayed after
+            tracked += 1
+            assert [np.float32(row[name]) for name in names] == list(np.float32(estimate.box))
+            assert np.float32(row["confidence"]) == np.float32(estimate.confidence)
+    assert tracked > frames // 2
+
+
+def test_a_model_that_is_not_there_ends_the_demo_with_the_reason(tmp_path):
+    code, _, errors = run_demo("--model", "nonsense", "--out", tmp_path / "out", "--seconds", 1)
+    assert code == 1
+    assert errors.startswith("error: the tracker node reports: on_configure failed: no model 'nonsense'")
+    assert "node.log ---" in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seconds", "0"], "seconds 0"),
+        (["--rate", "-1"], "rate -1"),
+        (["--data", "nowhere/at/all"], "nowhere/at/all"),
+    ],
+)
+def test_options_that_make_no_demo_are_refused(tmp_path, options, said):
+    before = dict(os.environ)
+    try:
+        result = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path / "out"), *options])
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+    assert result.stderr.startswith("error: ") and said in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_that_makes_no_demo_is_refused(tmp_path):
+    bare = write_recording(tmp_path / "bare", 2)
+    (bare / "groundtruth.txt").rename(bare / "kept.txt")
+    test_options_that_make_no_demo_are_refused(tmp_path, ["--data", str(bare)], "no true boxes")
+    (bare / "kept.txt").rename(bare / "groundtruth.txt")
+    (bare / "infrared").rename(bare / "elsewhere")
+    test_options_that_make_no_demo_are_refused(tmp_path, ["--data", str(bare)], "of one camera")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_processes(tiny_checkpoint, tmp_path, number):
+    seed = os.getpid()  # known by the player's command line
+    process = start_demo("--model", tiny_checkpoint, "--seconds", 20, "--seed", seed, "--out", tmp_path / "out")
+    end = time.monotonic() + LIMIT_S
+    while not processes_with(f"seed:={seed}"):
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.01)  # between two looks
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, errors) == (130, "error: stopped\n")
+    assert not processes_with(f"seed:={seed}") and not processes_with(f'model:="{tiny_checkpoint}')
+
+
+def test_the_users_own_settings_of_dds_are_kept(monkeypatch):
+    for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", *demo.USER_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+    demo.set_environment()
+    assert os.environ["ROS_DOMAIN_ID"] == "7"
+    assert not any(name in os.environ for name in demo.PROFILE_VARIABLES)
+    monkeypatch.delenv("FASTDDS_BUILTIN_TRANSPORTS")
+    demo.set_environment()
+    assert all(Path(os.environ[name]).name == "fastdds.xml" for name in demo.PROFILE_VARIABLES)
+    assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+
+
+@pytest.mark.parametrize(
+    ("order", "dtype"),
+    [(order, np.uint8) for order in ("rgb", "bgr", "rgba", "bgra", "mono")]
+    + [("mono", "<u2"), ("mono", ">u2"), ("mono", "<f4"), ("mono", ">f4")],
+)
+def test_messages_decode_to_the_same_pixels(order, dtype):
+    shape = (6, 7) if order == "mono" else (6, 7, len(order))
+    pixels = np.random.default_rng(1).integers(0, 250, shape).astype(dtype)
+    decoded = images.decode(player.image_message(Image(pixels, order)))
+    assert decoded.order == order
+    np.testing.assert_array_equal(decoded.pixels, pixels)
+
+
+def test_compressed_messages_decode(tmp_path):
+    thermal = np.random.default_rng(1).integers(0, 65535, (16, 16)).astype(np.uint16)
+    decoded = images.decode(player.compressed_message(Image(thermal, "mono")))
+    np.testing.assert_array_equal(decoded.pixels, thermal)
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 0] = 200
+    decoded = images.decode(player.compressed_message(Image(red, "rgb")))
+    assert decoded.pixels[8, 8][decoded.order.index("r")] == pytest.approx(200, abs=4)
+
+
+def test_images_without_an_encoding_are_refused():
+    with pytest.raises(player.PlayerError, match="rgb images of uint16"):
+        player.image_message(Image(np.zeros((4, 4, 3), np.uint16), "rgb"))
+    with pytest.raises(player.PlayerError, match="float32 cannot be compressed"):
+        player.compressed_message(Image(np.zeros((4, 4), np.float32), "mono"))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ("reliability:=maybe", "reliability is 'maybe'; allowed: reliable, best_effort"),
+        ("rate:=fast", "parameter rate"),
+    ],
+)
+def test_the_player_refuses_a_parameter(parameter, said):
+    command = [sys.executable, "-m", "ckd_tracker_ros.ros.player", "--ros-args", "-p", parameter]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
