@@ -250,6 +250,9 @@ class Scene:
         right, bottom = np.clip(self._sizes[0] - corner, 0, [width, height]).astype(int)
         seen[top:bottom, left:right] = mask[top:bottom, left:right]
         for cover in covers:
+            points = cover.points - corner
+            if (points.max(0) < 0).any() or (points.min(0) > [width, height]).any():
+                continue
             for outline in cover.outlines:
                 fill(seen, outline - corner, 0)
         return float(seen.sum(dtype=np.int64) / max(mask.sum(dtype=np.int64), 1))
