@@ -131,6 +131,8 @@ def test_a_model_that_is_not_there_ends_the_demo_with_the_reason(tmp_path):
     ("options", "said"),
     [
         (["--seconds", "0"], "seconds 0"),
+        (["--seconds", "nan"], "seconds nan"),
+        (["--rate", "inf"], "rate inf"),
         (["--rate", "-1"], "rate -1"),
         (["--data", "nowhere/at/all"], "nowhere/at/all"),
     ],

@@ -6,6 +6,7 @@ The client runs in the process that calls `run`; the two others are started and 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -177,9 +178,9 @@ def run(options: Options, console: Console) -> None:
     from ckd_tracker_ros.ros import demo_client, demo_report
     from ckd_tracker_ros.ros.player import DEPTH, RATE_HZ, open_source
 
-    if options.seconds <= 0 or options.rate < 0:
+    if not (0 < options.seconds < math.inf and 0 <= options.rate < math.inf):
         raise OptionError(
-            f"seconds {options.seconds:g}, rate {options.rate:g}; allowed: seconds above 0, rate 0 or more"
+            f"seconds {options.seconds:g}, rate {options.rate:g}; allowed: finite, seconds above 0, rate 0 or more"
         )
     rate = options.rate or RATE_HZ
     source = str(Path(options.data).resolve()) if options.data else ""
