@@ -55,8 +55,14 @@ class Spread:
         low, median, high = np.percentile(finite, (10, 50, 90)).tolist() if finite else [float("nan")] * 3
         return cls(median, low, high, len(finite))
 
+    @staticmethod
+    def percentile(values: Sequence[float], percent: float) -> float:
+        """NaN where there is no value."""
+        return float(np.percentile(values, percent)) if len(values) else float("nan")
+
     def __str__(self) -> str:
-        return f"{_short(self.median)} ({_short(self.low)} to {_short(self.high)})" if self.count else "-"
+        median, low, high = map(_short, (self.median, self.low, self.high))
+        return "-" if not self.count else median if low == high else f"{median} ({low} to {high})"
 
 
 def _short(value: float) -> str:
