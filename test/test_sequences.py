@@ -283,7 +283,6 @@ def test_a_wrong_path_or_track_says_what_there_is(videos: Path, pair: Path, tmp_
     (tmp_path / "void").mkdir()
     with pytest.raises(SequenceError, match="holds nothing"):
         open_sequence(tmp_path / "void")
-    (pair / "visible" / "readme.txt").write_text("no image")
     (tmp_path / "empty" / "visible").mkdir(parents=True)
     with pytest.raises(SequenceError, match=r"visible holds no image; expected files ending in \.png"):
         open_sequence(tmp_path / "empty")

@@ -160,8 +160,9 @@ def test_thermal_is_no_grey_copy_of_rgb() -> None:
 
 @pytest.mark.parametrize("fault", RGB_FAULTS[1:])
 def test_faults_spoil_rgb_between_their_frames_and_never_thermal(fault: str) -> None:
-    clear = Scene(QUIET, 6)
-    spoilt = Scene(replace(QUIET, rgb_fault=fault, fault_frames=(20, 80)), 6)
+    noisy = replace(QUIET, rgb_noise=2.0, thermal_noise=2.0)
+    clear = Scene(noisy, 6)
+    spoilt = Scene(replace(noisy, rgb_fault=fault, fault_frames=(20, 80)), 6)
     for i in (0, 19, 50, 80):
         (visible, heat), (spoilt_visible, spoilt_heat) = clear.frame(i).images, spoilt.frame(i).images
         assert np.array_equal(heat.pixels, spoilt_heat.pixels)

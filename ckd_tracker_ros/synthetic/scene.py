@@ -77,7 +77,6 @@ class Scene:
         self._origin, canvas_size = self._canvas()
         self._canvases = backdrops(rng, config, canvas_size, config.thermal_blur * zoom)
         self._blurs = (0.0, config.thermal_blur)
-        self._fault = Fault(rng, config)
         (width, height), (thermal_width, thermal_height) = self._sizes
         self._noises = (
             Noise(rng, (height, width, 3), config.rgb_noise, np.int16),
@@ -85,6 +84,7 @@ class Scene:
         )
         columns, rows = (rng.standard_normal(shape, np.float32) for shape in ((1, thermal_width), (thermal_height, 1)))
         self._pattern = np.float32(0.5 * config.thermal_noise) * (columns + 0.4 * rows)
+        self._fault = Fault(rng, config)  # last: a fault must not change what chance gives to the rest
 
     def __len__(self) -> int:
         return self.config.frames
@@ -201,7 +201,7 @@ class Scene:
             return self._screen_centre(actor, time, share)
         centre = body.position(time)
         if actor.role == "target" and config.absence > 0:
-            ramp, first = self._away
+            ramp, _ = self._away
             nearness = abs(share - AWAY_MIDDLE) - config.absence / 2  # 0 and less: away
             step = float(np.clip(1 - nearness / ramp, 0, 1))
             edge = config.width if actor.leaves > 0 else 0.0
