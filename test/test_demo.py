@@ -19,9 +19,20 @@ from typer.testing import CliRunner
 
 pytest.importorskip("rclpy", reason="rclpy needs ROS 2: a distribution, or the wheels that `make setup` installs")
 pytest.importorskip("ckd_tracker_msgs", reason="ckd_tracker_msgs is not built: `make setup`")
+# Before DDS is loaded, and inherited by all processes: no other graph on this machine or network is seen.
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMessage
 
 from ckd_tracker_ros import cli, images
-from ckd_tracker_ros.frame import Image
+from ckd_tracker_ros.frame import MODALITIES, Image
 from ckd_tracker_ros.ros import demo, player
 from ckd_tracker_ros.sequences import open_sequence
 
@@ -215,6 +226,56 @@ def test_images_without_an_encoding_are_refused():
         player.image_message(Image(np.zeros((4, 4, 3), np.uint16), "rgb"))
     with pytest.raises(player.PlayerError, match="float32 cannot be compressed"):
         player.compressed_message(Image(np.zeros((4, 4), np.float32), "mono"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "topic", "reliability"), [(ImageMessage, "", "reliable"), (CompressedImage, "/compressed", "best_effort")]
+)
+def test_the_player_begins_again_with_rising_stamps(tmp_path, kind, topic, reliability):
+    folder, length, rate = write_recording(tmp_path / "walk", 3), 3, 50
+    options = {"source": f'"{folder}"', "rate": f"{rate}.0", "loop": "true", "frames": 2 * length + 1}
+    options |= {"compressed": str(bool(topic)).lower(), "reliability": reliability}
+    words = [word for name, value in options.items() for word in ("-p", f"{name}:={value}")]
+    received: dict[str, list] = {name: [] for name in MODALITIES}
+    states: list[DiagnosticStatus] = []
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("watcher", context=context)
+    quality = QoSProfile(depth=20, reliability=ReliabilityPolicy[reliability.upper()])
+    for name, messages in received.items():
+        node.create_subscription(kind, f"{name}/image_raw{topic}", messages.append, quality)
+    node.create_subscription(DiagnosticStatus, "player/state", states.append, player.LATCHED)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    command = [sys.executable, "-m", "ckd_tracker_ros.ros.player", "--ros-args", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + LIMIT_S
+        while not states or states[-1].message != "finished":
+            executor.spin_once(timeout_sec=0.1)
+            assert time.monotonic() < end
+    finally:
+        process.terminate()
+        _, errors = process.communicate()
+        executor.shutdown()
+        node.destroy_node()
+        context.try_shutdown()
+    assert process.returncode == 0, errors
+    facts = {pair.key: int(pair.value) for pair in states[-1].values}
+    assert (facts["sent"], facts["period_ns"]) == (2 * length + 1, 10**9 // rate)
+    sequence = open_sequence(folder)
+    for name, messages in received.items():
+        assert messages  # best effort may lose some
+        for message in messages:
+            offset_ns = Time.from_msg(message.header.stamp).nanoseconds - facts["first_stamp_ns"]
+            number, rest = divmod(offset_ns, facts["period_ns"])
+            assert rest == 0 and 0 <= number < facts["sent"]
+            assert message.header.frame_id == f"{name}_camera"
+            expected = sequence.frame(number % length).images[MODALITIES.index(name)]
+            difference = np.abs(images.decode(message).pixels.astype(int) - expected.pixels)
+            assert difference.mean() < (3 if topic else 1e-9)  # JPEG
+    if reliability == "reliable":
+        assert [len(messages) for messages in received.values()] == [facts["sent"]] * 2
 
 
 @pytest.mark.parametrize(

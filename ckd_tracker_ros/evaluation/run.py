@@ -114,7 +114,13 @@ def follow(
         texts = [files.enter_context((out / f"{start.name}.txt").open("w")) for start in targets]
         video = None if video_rate is None else files.enter_context(overlay.Video(out / "overlay.mp4", video_rate))
         numbers = range(frame, len(sequence))
-        for number in track(numbers, f"{sequence.name}: {len(targets)} target(s)", console=console, transient=True):
+        for number in track(
+            numbers,
+            f"{sequence.name}: {len(targets)} target(s)",
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ):
             image_pair = sequence.frame(number)
             truth = true_box(sequence, number)
             if number > frame:

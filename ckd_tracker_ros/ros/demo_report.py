@@ -27,7 +27,14 @@ def write(out: Path, sequence: Sequence, run: Run, console: Console) -> None:
     stills = _best_moment(run)
     with overlay.Video(out / "overlay.mp4", run.rate) as video:
         for number, picture in enumerate(
-            track(pictures(sequence, run), "writing overlay.mp4", run.sent, console=console, transient=True)
+            track(
+                pictures(sequence, run),
+                "writing overlay.mp4",
+                run.sent,
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            )
         ):
             video.add(picture)
             if number == stills:

@@ -114,7 +114,7 @@ def image_message(image: Image) -> ImageMessage:
     else:
         raise PlayerError(f"no encoding for {image.order} images of {pixels.dtype}; allowed: 8-bit, or mono")
     message = ImageMessage(height=image.height, width=image.width, encoding=encoding, step=pixels[0].nbytes)
-    message.is_bigendian = int(np.asarray(1, pixels.dtype).tobytes()[0] == 0 and pixels.itemsize > 1)
+    message.is_bigendian = int(pixels.dtype.newbyteorder(">") == pixels.dtype and pixels.itemsize > 1)
     # The setter takes an array of bytes as it is; of anything else it looks at every element.
     message.data = array.array("B", pixels.tobytes())
     return message
