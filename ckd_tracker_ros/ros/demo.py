@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -235,7 +236,8 @@ class Ticker:
         self.first_s = 0.0
         self._console = console
         self._next_s = 0.0
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        waiting = Spinner("dots", "the node loads its model")
+        self._live = Live(waiting, console=console, refresh_per_second=8) if console.is_terminal else None
 
     def __enter__(self) -> Ticker:
         if self._live is not None:
@@ -267,4 +269,4 @@ class Ticker:
             return
         table = Table(*values)
         table.add_row(*values.values())
-        self._live.update(table, refresh=True)
+        self._live.update(table)
