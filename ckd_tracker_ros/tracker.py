@@ -101,6 +101,10 @@ class Tracker:
         prepared = self._engine.prepare(template, present)
         self._engine.run([prepared] * targets, crops, np.tile(present, (targets, 1)))
 
+    def close(self) -> None:
+        """Give the device's memory back; the tracker cannot be used afterwards."""
+        self._engine.close()
+
     def start(self, frame: RgbtFrame, box: ArrayLike) -> TargetState:
         """Take the target in a box of this frame.
 

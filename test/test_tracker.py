@@ -186,6 +186,20 @@ def test_device_and_precision_mean_what_they_say(tiny_student):
         create(tiny_student, device="cpu", threads=-1)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-3), ("bfloat16", 0.03), ("float16", 0.01)])
+def test_the_gpu_agrees_with_the_cpu_and_gives_its_memory_back(tiny_checkpoint, tiny_tracker, precision, tolerance):
+    first, second = frames(2)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    tracker = Tracker.from_checkpoint(tiny_checkpoint, "cuda", precision)
+    tracker.warm_up(2)
+    peaks = [t.step(t.start(first, (40, 30, 30, 20)), second)[1].peak for t in (tiny_tracker, tracker)]
+    assert peaks[1] == pytest.approx(peaks[0], abs=tolerance)
+    tracker.close()
+    assert torch.cuda.memory_reserved() <= before
+
+
 def test_low_precision_agrees_with_float32(tiny_student):
     first, second = frames(2)
     found = []

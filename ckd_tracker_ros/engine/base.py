@@ -46,3 +46,6 @@ class Engine(Protocol):
             crops: (N, M, S, S, 3) uint8 search crops.
             present: (N, M) bool, modalities to use.
         """
+
+    def close(self) -> None:
+        """Give the device's memory back; the engine cannot be used afterwards."""

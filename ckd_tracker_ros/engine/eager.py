@@ -50,6 +50,12 @@ class EagerEngine:
         packed = torch.cat([m.float() for m in maps], dim=1).cpu().numpy()  # one copy back
         return HostMaps(packed[:, :1], packed[:, 1:3], packed[:, 3:])
 
+    def close(self) -> None:
+        """See `Engine.close`."""
+        del self._network, self._absent
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @torch.inference_mode()
     def _embed(self, templates: NDArray, present: NDArray) -> Tensor:
         flags = torch.from_numpy(np.ascontiguousarray(present)).to(self._device)

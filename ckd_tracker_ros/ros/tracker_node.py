@@ -161,6 +161,8 @@ class TrackerNode(LifecycleNode):
         self._halt()
         if self._outputs is not None:
             self._outputs.close()
+        if self._tracker is not None:
+            self._tracker.close()
         self._tracker = self._outputs = None
         self.view.model = {}
         self.view.roster.clear()
