@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from common import JsonOption, Report, Spread, noise_frame, parse_counts, parse_sizes, random_student, ratios, timed
+from common import JsonOption, Report, Spread, noise_frame, parse_counts, parse_sizes, ratios, timed
 from numpy.typing import NDArray
+from random_networks import random_student
 from rich.console import Console
 
 from ckd_tracker_ros.engine import DeviceError, Engine, HostMaps, Prepared, create
@@ -23,6 +24,8 @@ BOX_SIDE = 48.0
 PRECISIONS = ("float32", "bfloat16", "float16")
 PARTS = ("crop", "network", "decode")
 MIN_ROUNDS = 3
+FLOOR_S = 5.0
+"""Nothing is left out for being slow below it."""
 DEFAULT_SIZES = "320x240,640x480,1920x1080"
 
 
@@ -104,7 +107,7 @@ def affordable(engine: Engine, frame: RgbtFrame, counts: list[int], seconds: flo
     """The counts of which `MIN_ROUNDS` rounds fit into the time, 1 always among them."""
     one = Case(engine, frame, 1)
     one.step()
-    left, chosen = seconds / MIN_ROUNDS, []
+    left, chosen = max(seconds, FLOOR_S) / MIN_ROUNDS, []
     cost = min(one.step() for _ in range(2))
     for count in sorted({1, *counts}):
         left -= cost * count

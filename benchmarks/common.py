@@ -15,28 +15,24 @@ from pathlib import Path
 from typing import Annotated, Any
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
-import torch
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from ckd_tracker_ros.crop import hann_window
 from ckd_tracker_ros.frame import Image, RgbtFrame
-from ckd_tracker_ros.network.config import NetworkConfig
-from ckd_tracker_ros.network.student import Student
 
 JsonOption = Annotated[Path | None, typer.Option("--json", help="also write everything to this file")]
 
 THERMAL_WIDTH = 640
 """Thermal cameras have no more pixels along a row than this."""
 
-SMALL = NetworkConfig(
-    name="random_small", template_size=64, search_size=128, width=32, depth=2, heads=2, elimination_blocks=(1,),
-    head_channels=16,
-)  # fmt: skip
-"""A network of about a millisecond, so that what surrounds it shows."""
+LOOK_S = 0.5
+BUSY = 0.1
+"""Share of the processor's time used by others, above which times are not to be believed."""
 
 
 @dataclass(frozen=True)
@@ -98,22 +94,22 @@ class Report:
 
     def header(self) -> None:
         """Prints where it runs, and how much to believe."""
-        self.console.print(f"[bold]{self.name}[/bold]  " + "  ".join(f"{k} {v}" for k, v in self.settings.items()))
-        self.console.print("  ".join(f"{k} {v}" for k, v in (self.machine | self.versions).items()), highlight=False)
+        self.console.print(self.name, *(f"{k} {v}" for k, v in self.settings.items()), sep="  ", markup=False)
+        self.console.print(
+            "  ".join(f"{k} {v}" for k, v in (self.machine | self.versions).items() if k != "busy"), highlight=False
+        )
         if self.machine["busy"]:
-            self.console.print("[yellow]other programs are using the processor: believe ratios, not times[/yellow]")
+            self.console.print("[yellow]the processor is busy with other programs: believe ratios, not times[/yellow]")
 
     def add(self, title: str, baseline: str, rows: Sequence[dict[str, Any]], note: str = "") -> None:
         """Takes a table, and prints it."""
         self.tables.append({"title": title, "baseline": baseline, "note": note, "rows": list(rows)})
-        table = Table(
-            title=title, title_justify="left", caption=f"median (10 to 90 %); baseline: {baseline}. {note}".strip(),
-            caption_justify="left",
-        )  # fmt: skip
+        caption = f"median (10 to 90 %); baseline: {baseline}. {note}"
+        table = Table(title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left")
         for column in rows[0]:
-            table.add_column(column, justify="right")
+            table.add_column(escape(column), justify="right")
         for row in rows:
-            table.add_row(*(_short(v) if isinstance(v, float) else str(v) for v in row.values()))
+            table.add_row(*(_short(v) if isinstance(v, float) else escape(str(v)) for v in row.values()))
         self.console.print(table)
 
     def write(self, path: Path | None) -> None:
@@ -136,28 +132,45 @@ def _plain(value: Any) -> Any:
 
 def machine() -> dict[str, Any]:
     """Processor, cores, graphics card, and whether something else is running."""
+    import torch  # late: the processes that only send images need not wait for it
+
     cpuinfo = Path("/proc/cpuinfo")
     names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
     cores = len(os.sched_getaffinity(0))
-    load = os.getloadavg()[0]
+    others = used_by_others(LOOK_S)
     return {
         "CPU": names[0].split(":", 1)[1].strip() if names else platform.processor(),
         "cores": cores,
         "threads": torch.get_num_threads(),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "load": round(load, 2),
-        "busy": load > 0.3 * cores,
+        "used by others": f"{100 * others:.0f} %",
+        "busy": others > BUSY,
     }
+
+
+def used_by_others(seconds: float) -> float:
+    """Share of the processor's time that other programs use, 0..1; looks for some seconds."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return math.nan
+
+    def look() -> NDArray:
+        return np.array(stat.read_text().split("\n", 1)[0].split()[1:9], float)  # user nice system idle iowait ...
+
+    before = look()
+    time.sleep(seconds)
+    spent = look() - before
+    return float(1 - (spent[3] + spent[4]) / max(spent.sum(), 1))
 
 
 def versions() -> dict[str, str]:
     """Of Python and of what the times depend on."""
-    found = {"python": platform.python_version(), "torch": torch.__version__, "opencv": "-", "rmw": "-"}
-    for name in ("opencv-python-headless", "opencv-python"):
-        try:
-            found["opencv"] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found = {
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "opencv": cv2.__version__,
+        "rmw": "-",
+    }
     try:
         from rclpy.utilities import get_rmw_implementation_identifier
     except ImportError:
@@ -215,19 +228,3 @@ def noise_frame(size: tuple[int, int]) -> RgbtFrame:
     """A pair for the tracker."""
     rgb, thermal = noise_images(size)
     return RgbtFrame((Image(rgb, "rgb"), Image(thermal, "mono")))
-
-
-def random_student(config: NetworkConfig) -> Student:
-    """Random weights, but for the last layers of its head: every box comes out where the last one was, a quarter of the
-    crop wide and high. Random sizes would double the box at every step, and with it the pixels of the crop."""
-    torch.manual_seed(0)
-    student = Student(config)
-    cell = int(hann_window(config.search_grid).argmax()) // config.search_grid
-    share = 0.996 / config.search_factor  # the side of a crop is rounded up: exactly 1 / factor would grow
-    biases = {"ctr": 0.0, "offset": config.search_grid / 2 - cell, "size": math.log(share / (1 - share))}
-    with torch.no_grad():
-        for tower, bias in biases.items():
-            layer = student.box_head.get_submodule(f"conv5_{tower}")
-            layer.weight.zero_()
-            layer.bias.fill_(bias)
-    return student.eval()

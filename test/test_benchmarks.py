@@ -1,0 +1,145 @@
+"""The benchmarks run and say what they promise. What they measure is nobody's business here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+LIMIT_S = 120
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The module of that name in benchmarks/."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+def invoke(module: ModuleType, *arguments: str | Path) -> Result:
+    """Runs a benchmark in this process."""
+    app = typer.Typer()
+    app.command()(module.main)
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def check_shape(content: dict, text: str) -> None:
+    """What every benchmark writes and prints."""
+    assert content["name"] in text
+    assert {"CPU", "cores", "threads", "GPU", "used by others", "busy"} == set(content["machine"])
+    assert {"python", "torch", "opencv", "rmw"} == set(content["versions"])
+    for table in content["tables"]:
+        assert table["title"] in " ".join(text.split())
+        assert table["baseline"] and table["rows"]
+        assert all(word in text for column in table["rows"][0] for word in column.split())
+
+
+def run(tmp_path: Path, name: str, *arguments: str) -> list[dict]:
+    """The rows of the only table of a benchmark that runs in a process of its own, and succeeds."""
+    file = tmp_path / "result.json"
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments, "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads(file.read_text())
+    check_shape(content, done.stdout)
+    (table,) = content["tables"]
+    return table["rows"]
+
+
+def test_step_by_targets_precision_and_size(tmp_path, tiny_checkpoint, benchmark):
+    file = tmp_path / "result.json"
+    done = invoke(
+        benchmark("bench_step"), "--network", tiny_checkpoint, "--device", "cpu", "--targets", "1,2",
+        "--sizes", "64x48,96x64", "--seconds", "0.1", "--json", file,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    content = json.loads(file.read_text())
+    check_shape(content, done.output)
+    by_targets, by_precision, by_size = (table["rows"] for table in content["tables"])
+    assert [row["targets"] for row in by_targets] == [1, 2]
+    assert {(row["precision"], row["targets"]) for row in by_precision} == {
+        (precision, targets) for precision in ("float32", "bfloat16") for targets in (1, 4)
+    }
+    assert [row["image"] for row in by_size] == ["64x48", "96x64"]
+    for baseline, column in (
+        (by_targets[0], "of N steps"), (by_precision[0], "of float32"), (by_size[0], "of 64x48")
+    ):  # fmt: skip
+        assert baseline[column]["median"] == baseline[column]["low"] == baseline[column]["high"] == 1
+    for row in (*by_targets, *by_precision, *by_size):
+        step = row["step [ms]"]
+        assert 0 < step["low"] <= step["median"] <= step["high"]
+        assert step["count"] >= 3
+        assert all(0 < row[f"{part} [ms]"] <= step["high"] for part in ("crop", "network", "decode"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "reason"),
+    [
+        ("bench_step", ("--network", "nonesuch"), "nonesuch"),
+        ("bench_step", ("--network", "ckd_tiny", "--targets", "1,0"), "1,0"),
+        ("bench_step", ("--network", "ckd_tiny", "--sizes", "640"), "640"),
+        ("bench_step", ("--network", "ckd_tiny", "--device", "toaster"), "toaster"),
+        ("bench_reset", ("--network", "nonesuch"), "nonesuch"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(benchmark, name, arguments, reason):
+    done = invoke(benchmark(name), *arguments)
+    assert done.exit_code == 2
+    assert reason in done.output
+
+
+def test_dds_counts_the_pairs_of_both_set_ups(tmp_path):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    rows = run(tmp_path, "bench_dds", "--sizes", "64x48", "--pairs", "5", "--rounds", "1")
+    assert [(row["reliability"], row["Fast DDS"]) for row in rows] == [
+        (reliability, set_up) for reliability in ("best_effort", "reliable") for set_up in ("default", "profile")
+    ]
+    for row in rows:
+        assert row["sent"] == 5
+        assert row["pairs"] <= 5
+    assert [row["pairs"] for row in rows if row["reliability"] == "reliable"] == [5, 5]
+
+
+def test_node_latency_by_size(tmp_path):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    (row,) = run(tmp_path, "bench_node", "--sizes", "96x72", "--messages", "3", "--rounds", "1")
+    assert row["image"] == "96x72"
+    assert row["latency"]["count"] == row["processing"]["count"] == row["idle latency"]["count"] == 3
+    assert row["latency"]["low"] >= row["processing"]["low"] > 0
+    assert row["latency of first"]["median"] == 1
+
+
+def test_spread_and_ratios(benchmark):
+    common = benchmark("common")
+    spread = common.Spread.of([3.0, math.nan, 1.0, 2.0])
+    assert (spread.median, spread.count) == (2.0, 3)
+    assert spread.low == pytest.approx(1.2) and spread.high == pytest.approx(2.8)
+    assert common.Spread.of([]).count == 0
+    slow_second_round = common.ratios([2.0, 20.0], [1.0, 10.0])
+    assert (slow_second_round.low, slow_second_round.median, slow_second_round.high) == (2.0, 2.0, 2.0)
+    with pytest.raises(ValueError):
+        common.ratios([1.0], [1.0, 2.0])
+
+
+def test_a_target_of_random_weights_stays_where_it_is(benchmark):
+    from ckd_tracker_ros.engine import create
+    from ckd_tracker_ros.tracker import Tracker
+
+    networks = benchmark("random_networks")
+    tracker = Tracker(create(networks.random_student(networks.SMALL), "cpu"))
+    frame = benchmark("common").noise_frame((320, 240))
+    state = tracker.start(frame, (136, 96, 48, 48))
+    for _ in range(10):
+        state, _ = tracker.step(state, frame)
+    np.testing.assert_allclose(state.box, (136, 96, 48, 48), atol=1)
