@@ -161,11 +161,10 @@ def demo(
     except ImportError as error:
         fail(f"the demo needs ROS 2 ({error}): source a distribution, or type `make demo`")
     from ckd_tracker_ros.ros import demo as ros_demo
-    from ckd_tracker_ros.sequences import SequenceError
 
     options = ros_demo.Options(out, data, track, model, device, seconds, rate, seed, lock_step)
     try:
-        with reported(SequenceError, ros_demo.OptionError, OSError):
+        with reported(ValueError, OSError):  # of the source and of the options
             ros_demo.run(options, Console())
     except ros_demo.DemoError as error:
         fail(error, FAILURE)

@@ -145,6 +145,7 @@ def test_a_model_that_is_not_there_ends_the_demo_with_the_reason(tmp_path):
         (["--seconds", "nan"], "seconds nan"),
         (["--rate", "inf"], "rate inf"),
         (["--rate", "-1"], "rate -1"),
+        (["--rate", "5000"], "fps is 5000"),
         (["--data", "nowhere/at/all"], "nowhere/at/all"),
     ],
 )

@@ -46,6 +46,7 @@ GEOMETRY = {"boxes", "frame", "images", "thermal", "crop", "registration", "pair
 SCENES = {"synthetic", "sequences", "overlay"}
 NETWORK = GEOMETRY | {"network"}
 TRACKER = NETWORK | {"engine", "tracker", "target", "modality"}
+DEMO = {"ros.demo", "ros.demo_report"}
 CLIENTS = {"training", "evaluation", "evaluation.metrics", "evaluation.report"}
 
 # The table of DESIGN.md: a module of a room that is not listed here is an error, so that its place gets decided.
@@ -65,7 +66,12 @@ ROOMS = {
         room(GEOMETRY | {"evaluation.metrics"}, "numpy", {"matplotlib"}),
     ),
     "ros": Room(frozenset(TRACKER | SCENES), ROS | {"numpy", "cv2"}, frozenset({"torch", "matplotlib", "rich"})),
-    "cli": room(TRACKER | SCENES | CLIENTS, "numpy cv2 typer rich", ROS | {"ros", "matplotlib", "torch"}),
+    # For people at a terminal: no node imports these.
+    **dict.fromkeys(
+        DEMO,
+        Room(frozenset(SCENES | GEOMETRY | DEMO | {"ros"}), ROS | {"numpy", "cv2", "rich"}, frozenset({"matplotlib"})),
+    ),
+    "cli": room(TRACKER | SCENES | CLIENTS, "numpy cv2 typer rich", ROS | DEMO | {"ros", "matplotlib", "torch"}),
 }
 
 

@@ -94,12 +94,12 @@ class Child:
         """Raises DemoError when it has ended: at all, or, if it may end, with an error."""
         code = self._process.poll()
         if code is not None and (code or not may_end):
-            raise DemoError(f"the {self.title} ended with exit code {code}")
+            raise self.failed(f"the {self.title} ended with exit code {code}")
 
-    @property
-    def tail(self) -> str:
-        """The last lines of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+    def failed(self, reason: str) -> DemoError:
+        """An error with the last lines of this process's log."""
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return DemoError("\n".join([reason, f"--- end of {self.log} ---", *lines]))
 
     def __enter__(self) -> Child:
         return self
@@ -172,6 +172,7 @@ def run(options: Options, console: Console) -> None:
         DemoError: no results; the message says why, with the end of the node's log.
         OptionError: an option that makes no demo.
         SequenceError: the data cannot be read.
+        ValueError: a scene that cannot be generated.
     """
     began = time.monotonic()
     set_environment()
@@ -217,9 +218,8 @@ def run(options: Options, console: Console) -> None:
         try:
             with ticker:
                 outcome = client.run()
-        except (demo_client.ClientError, DemoError) as error:
-            culprit = player if "player" in str(error) else node
-            raise DemoError(f"{error}\n--- end of {culprit.log} ---\n{culprit.tail}") from error
+        except demo_client.ClientError as error:
+            raise node.failed(str(error)) from error
         finally:
             client.close()
     if not any(result.state for result in outcome.results):
