@@ -42,7 +42,7 @@ def room(rooms: set[str] | frozenset[str], packages: str, lazily: set[str] | fro
     return Room(frozenset(rooms), frozenset(packages.split()), frozenset(lazily))
 
 
-GEOMETRY = {"boxes", "frame", "images", "thermal", "crop", "registration", "pairing"}
+GEOMETRY = {"boxes", "frame", "images", "thermal", "crop", "registration", "pairing", "share"}
 SCENES = {"synthetic", "sequences", "overlay"}
 NETWORK = GEOMETRY | {"network"}
 TRACKER = NETWORK | {"engine", "tracker", "target", "modality"}
@@ -52,11 +52,12 @@ CLIENTS = {"training", "evaluation", "evaluation.metrics", "evaluation.report"}
 # The table of DESIGN.md: a module of a room that is not listed here is an error, so that its place gets decided.
 ROOMS = {
     "": Room(),
-    **dict.fromkeys(GEOMETRY - {"images"}, room(GEOMETRY, "numpy cv2")),
+    **dict.fromkeys(GEOMETRY - {"images", "share"}, room(GEOMETRY, "numpy cv2")),
+    "share": room(set(), "", {"ament_index_python"}),
     "images": room(GEOMETRY, "numpy cv2", {"cv_bridge"}),
     "sequences": room(GEOMETRY | {"synthetic"}, "numpy cv2", {"rosbags"}),
     **dict.fromkeys(SCENES - {"sequences"}, room(GEOMETRY, "numpy cv2")),
-    "network": room(GEOMETRY, "numpy torch timm safetensors", {"ament_index_python"}),
+    "network": room(GEOMETRY, "numpy torch timm safetensors"),
     "engine": room(NETWORK, "numpy torch"),
     **dict.fromkeys(("tracker", "target", "modality"), room(TRACKER, "numpy torch")),
     "training": room(TRACKER | SCENES, "numpy torch torchvision timm safetensors cv2 rich"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.network.student import Student
+from ckd_tracker_ros.share import share_folders
 
 SUFFIX = ".safetensors"
 _CONFIG, _PROVENANCE = "ckd_tracker_ros.config", "ckd_tracker_ros.provenance"
@@ -22,25 +22,8 @@ class CheckpointError(RuntimeError):
     """A weight file that is missing, damaged, or not what it should be; the message says which and what to do."""
 
 
-def model_folders() -> list[Path]:
-    """Where models are looked up by name: the installed share folder, `sys.prefix/share`, the source tree."""
-    folders = []
-    try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-    except ImportError:
-        pass
-    else:
-        try:
-            folders.append(Path(get_package_share_directory("ckd_tracker_ros")) / "models")
-        except (PackageNotFoundError, LookupError, OSError):
-            pass  # not installed by colcon: the other places remain
-    folders.append(Path(sys.prefix) / "share" / "ckd_tracker_ros" / "models")
-    folders.append(Path(__file__).resolve().parents[2] / "models")
-    return folders
-
-
 def find_model(name_or_path: str) -> Path:
-    """The weight file for a path or a model's name (`ckd_tiny`).
+    """The weight file for a path or a model's name (`ckd_tiny`), looked up in the folders of `share`.
 
     Raises:
         CheckpointError: there is none; lists where it was looked for.
@@ -48,7 +31,7 @@ def find_model(name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
-    candidates = [folder / f"{name_or_path}{SUFFIX}" for folder in model_folders()]
+    candidates = [folder / "models" / f"{name_or_path}{SUFFIX}" for folder in share_folders()]
     for candidate in candidates:
         if path.parent == Path() and candidate.is_file():
             return candidate

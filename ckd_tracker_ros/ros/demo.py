@@ -25,6 +25,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
+from ckd_tracker_ros.share import share_folders
+
 if TYPE_CHECKING:
     from ckd_tracker_ros.ros.demo_client import Result
 
@@ -114,21 +116,6 @@ class Child:
             self._process.wait()
         finally:
             self._file.close()
-
-
-def share_folders() -> list[Path]:
-    """Where this package's configuration may lie: the installed share folder, `sys.prefix/share`, the source tree."""
-    folders = []
-    try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-    except ImportError:
-        pass
-    else:
-        try:
-            folders.append(Path(get_package_share_directory(PACKAGE)))
-        except (PackageNotFoundError, LookupError, OSError):
-            pass  # not installed by colcon: the other places remain
-    return [*folders, Path(sys.prefix) / "share" / PACKAGE, Path(__file__).resolve().parents[2]]
 
 
 def set_environment() -> None:
