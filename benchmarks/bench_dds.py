@@ -69,9 +69,9 @@ def main(
                     found.setdefault((size, reliability, name), []).append(outcome)
     report.add(
         f"Pairs delivered at {rate:g} Hz",
-        "Fast DDS without a profile in the same round",
+        "Fast DDS without a profile, in the same rounds",
         [row(size, reliability, name, found) for size, reliability in cases for name in SET_UPS],
-        "Pairs received, of those sent, in all rounds together; late: sent more than a period late. p50, p95: from "
+        "Sent, late and pairs received: in all rounds together; late: sent more than a period late. p50, p95: from "
         "the stamp to the callback of a pair's last image.",
     )
     report.write(json_file)
@@ -82,15 +82,16 @@ def row(size: tuple[int, int], reliability: str, name: str, found: dict[tuple[An
     outcomes, baseline = found[size, reliability, name], found[size, reliability, "default"]
     latencies = [latency for outcome in outcomes for latency in outcome["latencies_ms"]]
     medians = [[Spread.of(outcome["latencies_ms"]).median for outcome in case] for case in (outcomes, baseline)]
-    share, before = ([outcome["pairs"] / outcome["sent"] for outcome in case] for case in (outcomes, baseline))
+    arrived, before = (sum(outcome["pairs"] for outcome in case) for case in (outcomes, baseline))
     return {
         "image": f"{size[0]}x{size[1]}",
         "reliability": reliability,
         "Fast DDS": name,
         "sent": sum(outcome["sent"] for outcome in outcomes),
         "late": sum(outcome["late"] for outcome in outcomes),
-        "pairs": sum(outcome["pairs"] for outcome in outcomes),
-        "of default": ratios(share, before),
+        "pairs": arrived,
+        "a round [%]": Spread.of([100 * outcome["pairs"] / outcome["sent"] for outcome in outcomes]),
+        "of default": arrived / before if before else float("nan"),
         "p50 [ms]": Spread.percentile(latencies, 50),
         "p95 [ms]": Spread.percentile(latencies, 95),
         "p50 of default": ratios(*medians),

@@ -71,7 +71,7 @@ def ratios(values: Sequence[float], baseline: Sequence[float]) -> Spread:
     Raises:
         ValueError: not as many values as baselines.
     """
-    return Spread.of([value / base for value, base in zip(values, baseline, strict=True) if base])
+    return Spread.of([value / base for value, base in zip(values, baseline, strict=True)])
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Report:
     machine: dict[str, Any] = field(default_factory=lambda: machine())
     versions: dict[str, str] = field(default_factory=lambda: versions())
     tables: list[dict[str, Any]] = field(default_factory=list)
-    console: Console = field(default_factory=lambda: Console(width=None if sys.stdout.isatty() else 120), repr=False)
+    console: Console = field(default_factory=lambda: Console(width=None if sys.stdout.isatty() else 140), repr=False)
 
     def header(self) -> None:
         """Prints where it runs, and how much to believe."""
@@ -107,7 +107,7 @@ class Report:
         caption = f"median (10 to 90 %); baseline: {baseline}. {note}"
         table = Table(title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left")
         for column in rows[0]:
-            table.add_column(escape(column), justify="right")
+            table.add_column(escape(column), justify="right", overflow="fold")
         for row in rows:
             table.add_row(*(_short(v) if isinstance(v, float) else escape(str(v)) for v in row.values()))
         self.console.print(table)
