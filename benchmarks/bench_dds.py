@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from common import JsonOption, Report, Spread, parse_sizes, ratios
-from peers import Peer
+from processes import Peer
 
 from ckd_tracker_ros.ros.demo import LARGEST_DOMAIN_ID, PROFILE_VARIABLES, USER_VARIABLES
 

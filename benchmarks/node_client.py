@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import LIMIT_S, Peer, wait
+from processes import LIMIT_S, Peer, wait
 from random_networks import random_student
 
 from ckd_tracker_ros.network import checkpoint

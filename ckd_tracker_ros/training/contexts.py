@@ -168,7 +168,7 @@ def jobs(data: Path | None, scenes: int, first_seed: int = 0) -> Iterator[tuple[
         for group in groups.values():
             yield 1.0, partial(still_tracks, group, path.parent, 4)
     for folder in sorted(data.glob("*/*/infrared")) if data else []:
-        yield 1.5, partial(clip_tracks, folder.parent, 60)
+        yield 2.0, partial(clip_tracks, folder.parent, 90)
     for seed in range(first_seed, first_seed + scenes):
         yield 1.5, partial(scene_tracks, seed, 8)
 

@@ -49,7 +49,7 @@ class SampleConfig:
         missing: one modality is absent, in template and search.
     """
 
-    scale_jitter: float = 0.18
+    scale_jitter: float = 0.3
     centre_jitter: float = 0.38
     rivals: int = 2
     paste: float = 0.25
@@ -140,7 +140,7 @@ class Sampler:
     def _search_view(self, index: Tensor) -> _View:
         n, box, config = len(index), self._bank.boxes[index], self._config
         size = (box[:, 2] * box[:, 3]).sqrt()[:, None]
-        scale = (config.scale_jitter * self._normal(n, 1)).clamp(-0.45, 0.35).exp()
+        scale = (config.scale_jitter * self._normal(n, 1)).clamp(-0.8, 0.6).exp()
         stretch = (0.08 * self._normal(n, 1)).exp()
         side = size * self._network.search_factor * scale * torch.cat([stretch, 1 / stretch], dim=1)
         far = self._uniform(n, -1, 1, 2) * config.centre_jitter

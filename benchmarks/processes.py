@@ -1,4 +1,4 @@
-"""Processes at the other end of DDS, told what to do by lines of JSON: `python peers.py camera` or `listener`.
+"""Processes at the other end of DDS, told what to do by lines of JSON: `python processes.py camera` or `listener`.
 
 The environment decides how Fast DDS sends, and is read once in a process. So every set-up has processes of its own,
 which are started once, stay, and take one case after the other; cases of different set-ups can be measured in turn.
