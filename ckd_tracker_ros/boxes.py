@@ -41,6 +41,19 @@ def xywh_to_cxcywh(boxes: ArrayLike) -> Boxes:
     return np.concatenate([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
 
 
+def with_size(boxes: ArrayLike, size: ArrayLike, share: float) -> Boxes:
+    """(..., 4) xywh boxes whose size moves towards another, about their centres.
+
+    Args:
+        boxes: with sides above 0.
+        size: (..., 2) width and height above 0.
+        share: 0 keeps the boxes, 1 takes `size`; between them the geometric mean, weighted.
+    """
+    boxes = xywh_to_cxcywh(boxes)
+    mixed = boxes[..., 2:] ** (1 - share) * np.asarray(size, np.float64) ** share
+    return cxcywh_to_xywh(np.concatenate([boxes[..., :2], mixed], axis=-1))
+
+
 def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Intersection over union of (..., 4) xywh boxes, pair by pair (shapes broadcast); 0 where a box has no area."""
     a, b = xywh_to_xyxy(a), xywh_to_xyxy(b)

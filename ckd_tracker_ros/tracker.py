@@ -152,7 +152,10 @@ class Tracker:
         crops = np.stack([self._crops(frame, s, config.search_size, limit) for s, limit in zip(squares, limits)])
         present = np.tile(self._present(frame), (len(states), 1))
         maps = self._engine.run([state.templates for state in states], crops, present)
-        estimates = [self._decode(square, frame, *target_maps) for square, *target_maps in zip(squares, *maps)]
+        estimates = [
+            self._decode(state, square, frame, *target_maps)
+            for state, square, *target_maps in zip(states, squares, *maps)
+        ]
         new_states = [
             replace(state, box=estimate.box, limits=limit) for state, estimate, limit in zip(states, estimates, limits)
         ]
@@ -176,9 +179,12 @@ class Tracker:
                 crop[:] = cut(image, square, size, matrix, limit)
         return crops
 
-    def _decode(self, square: Square, frame: RgbtFrame, score: NDArray, size: NDArray, offset: NDArray) -> Estimate:
+    def _decode(
+        self, state: TargetState, square: Square, frame: RgbtFrame, score: NDArray, size: NDArray, offset: NDArray
+    ) -> Estimate:
         peak = find_peak(score, size, offset, self._window)
-        box = to_image(peak.box, square, self._config.search_size)
+        found = to_image(peak.box, square, self._config.search_size)
+        box = boxes.with_size(found, state.box[2:], 1 - self._config.size_rate)
         return Estimate(
             box=boxes.clip(box, *frame.size, self.settings.min_box_size),
             confidence=peak.score,

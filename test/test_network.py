@@ -127,6 +127,7 @@ def test_counts_are_those_of_the_paper():
         ({"elimination_keep": 0.0}, "0.0"),
         ({"elimination_blocks": (12,)}, "12"),
         ({"joint_from": 12}, "12"),
+        ({"size_rate": 0.0}, "0.0.*at most 1"),
         ({"modalities": ("radar",)}, "radar.*rgb"),
     ],
 )

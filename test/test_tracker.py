@@ -144,6 +144,18 @@ def test_steps_are_pure_and_targets_are_one_batch(tiny_tracker):
     assert tiny_tracker.step_many([], third) == ([], [])
 
 
+def test_size_moves_as_fast_as_the_network_says(tiny_student):
+    first, second = frames(2)
+    found, start = {}, np.array([70.0, 50, 24, 20])
+    for rate in (1.0, 0.25):
+        student = Student(replace(tiny_student.config, size_rate=rate))
+        student.load_state_dict(tiny_student.state_dict())
+        tracker = Tracker(create(student, "cpu"))
+        found[rate] = tracker.step(tracker.start(first, start), second)[1].box
+    np.testing.assert_allclose(found[0.25][2:], start[2:] ** 0.75 * found[1.0][2:] ** 0.25, rtol=1e-6)
+    np.testing.assert_allclose(*(box[:2] + box[2:] / 2 for box in found.values()), atol=1e-6)
+
+
 def test_a_missing_camera_is_an_input_like_any_other(tiny_tracker):
     first, second = frames(2)
     state = tiny_tracker.start(first, (40, 30, 30, 20))

@@ -20,6 +20,8 @@ class NetworkConfig:
         patch: side of a token, pixels of the crop.
         template_size, search_size: side of the crops in pixels, multiples of `patch`.
         template_factor, search_factor: side of the crops in units of sqrt(width * height) of the box.
+        size_rate: share of the predicted change of a box's size that a step takes over, in the logarithm; 1 as
+            published. The size decides how large the next search crop is: errors of a small network feed on themselves.
         width, depth, heads, mlp_ratio: the vision transformer of a branch.
         joint_from: first block in which template and search tokens attend to each other. Before it they pass through
             the same blocks apart, so that the template's tokens are computed once per target, and get a learned
@@ -38,6 +40,7 @@ class NetworkConfig:
     search_size: int = 256
     template_factor: float = 2.0
     search_factor: float = 4.0
+    size_rate: float = 1.0
     width: int = 768
     depth: int = 12
     heads: int = 12
@@ -58,6 +61,8 @@ class NetworkConfig:
             raise ValueError(f"width {self.width} is not a multiple of the number of heads {self.heads}")
         if not 0 < self.elimination_keep <= 1:
             raise ValueError(f"elimination_keep is {self.elimination_keep}; allowed: above 0, at most 1")
+        if not 0 < self.size_rate <= 1:
+            raise ValueError(f"size_rate is {self.size_rate}; allowed: above 0, at most 1")
         if not 0 <= self.joint_from < self.depth:
             raise ValueError(f"joint_from is {self.joint_from}; allowed: 0 to {self.depth - 1}")
         wrong = [b for b in self.elimination_blocks if not self.joint_from <= b < self.depth]
@@ -118,6 +123,7 @@ TINY = NetworkConfig(
     patch=14,
     template_size=84,
     search_size=168,
+    size_rate=0.1,
     width=384,
     depth=5,
     heads=6,

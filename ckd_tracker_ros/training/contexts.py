@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -154,23 +154,27 @@ def scene_tracks(seed: int, views: int) -> list[Track]:
     return list(tracks.values())
 
 
-def jobs(data: Path | None, scenes: int, first_seed: int = 0) -> Iterator[tuple[float, Callable[[], list[Track]]]]:
+def jobs(
+    data: Path | None, scenes: int, first_seed: int = 0, weights: Mapping[str, float] | None = None
+) -> Iterator[tuple[float, Callable[[], list[Track]]]]:
     """Everything to read: (weight of its tracks, function that reads it).
 
     Args:
         data: folder with `<set>/annotations.json` or `<set>/<clip>/visible|infrared` below it; None for scenes alone.
         scenes: how many generated scenes.
+        weights: how often the tracks of a set are drawn, by the name of its folder; 1 for sets that are not named.
     """
+    weights = weights or {}
     for path in sorted(data.glob("*/annotations.json")) if data else []:
         groups: dict[str, list[dict]] = {}
         for record in json.loads(path.read_text()):
             groups.setdefault(record.get("sequence", record["file"]), []).append(record)
         for group in groups.values():
-            yield 1.0, partial(still_tracks, group, path.parent, 4)
+            yield weights.get(path.parent.name, 1.0), partial(still_tracks, group, path.parent, 4)
     for folder in sorted(data.glob("*/*/infrared")) if data else []:
-        yield 2.0, partial(clip_tracks, folder.parent, 90)
+        yield weights.get(folder.parents[1].name, 1.0), partial(clip_tracks, folder.parent, 90)
     for seed in range(first_seed, first_seed + scenes):
-        yield 1.5, partial(scene_tracks, seed, 8)
+        yield weights.get("scenes", 1.0), partial(scene_tracks, seed, 8)
 
 
 def _run(job: tuple[float, Callable[[], list[Track]]]) -> tuple[float, list[Track]]:

@@ -278,6 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of annotated sets and clips; without it, scenes alone")
     parser.add_argument("--scenes", type=int, default=600, help="generated scenes")
+    parser.add_argument("--weight", action="append", default=[], metavar="SET=NUMBER", help="how often a set is drawn")
     parser.add_argument("--init", type=Path, help="pretrained transformer, see 'ckd-tracker convert'")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--network", default="ckd_tiny", choices=sorted(CONFIGS))
@@ -299,13 +300,16 @@ def main() -> None:
             f"unknown --set {sorted(unknown)}; known: {[*network.to_dict(), *asdict(config), *asdict(samples)]}"
         )
 
-    bank = build(jobs(arguments.data, arguments.scenes), arguments.processes)
+    weights = {name: float(value) for name, _, value in (item.partition("=") for item in arguments.weight)}
+    bank = build(jobs(arguments.data, arguments.scenes, weights=weights), arguments.processes)
     log.info("%d tracks, %d contexts", len(bank.count), len(bank.pixels))
     provenance = {
         "trained_by": "ckd_tracker_ros.training.plain",
         "training": asdict(config) | asdict(samples),
         "init": arguments.init.name if arguments.init else None,
-        "tracks": len(bank.count),
+        "data": sorted(path.name for path in arguments.data.iterdir()) if arguments.data else [],
+        "scenes": arguments.scenes,
+        "weights": weights,
     }
     rows = train(
         network, bank, config, arguments.out, init=arguments.init, samples=samples,
