@@ -296,7 +296,7 @@ def test_live_parameters_take_effect_and_bad_ones_are_refused(robot):
     assert set_parameter(robot, "lost.recover", 1.0) == "" == set_parameter(robot, "lost.confidence", 1.0)
     lost = step(robot, 2).targets[0]
     assert (lost.state, lost.frames_lost) == (TrackedTarget.LOST, 1)
-    assert set_parameter(robot, "lost.confidence", 0.2) == "" == set_parameter(robot, "lost.recover", 0.35)
+    assert set_parameter(robot, "lost.confidence", 0.0) == "" == set_parameter(robot, "lost.recover", 0.0)
     assert step(robot, 3).targets[0].state == TrackedTarget.TRACKING
 
 

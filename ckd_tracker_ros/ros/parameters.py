@@ -192,10 +192,20 @@ class Parameters:
         length=9,
     )
     lost_confidence: float = _row(
-        0.2, "lost.confidence", "a target under this confidence is lost", low=0.0, high=1.0, live=True
+        LostSettings.confidence,
+        "lost.confidence",
+        "a target under this confidence is lost",
+        low=0.0,
+        high=1.0,
+        live=True,
     )
     lost_recover: float = _row(
-        0.35, "lost.recover", "a lost target is tracked again from this confidence on", low=0.0, high=1.0, live=True
+        LostSettings.recover,
+        "lost.recover",
+        "a lost target is tracked again from this confidence on",
+        low=0.0,
+        high=1.0,
+        live=True,
     )
     qos_reliability: str = _row(
         "auto",
