@@ -104,7 +104,7 @@ def test_a_live_parameter_is_taken_over_and_a_bad_one_refused(make_node):
 def test_values_that_contradict_each_other_are_refused(make_node):
     node, table, _ = make_node()
     refused = set_to(node, lost__confidence=0.9)
-    assert not refused.successful and "0.35" in refused.reason
+    assert not refused.successful and f"lost.recover is {LostSettings().recover:g}" in refused.reason
     both = [Parameter("lost.confidence", value=0.8), Parameter("lost.recover", value=0.9)]
     assert node.set_parameters_atomically(both).successful
     assert table.read().lost_settings == LostSettings(0.8, 0.9)
