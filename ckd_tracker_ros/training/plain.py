@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert, box_iou
 
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.network.config import CONFIGS, NetworkConfig
@@ -157,17 +157,10 @@ def validate(trainee: nn.Module, batches: list[tuple[Tokens, Tensor]], absent: T
         best = maps.score.flatten(1).argmax(1)
         cells = torch.stack([best % grid, best // grid], dim=1)
         boxes = box_convert(pairs.boxes, "xywh", "xyxy")
-        overlaps.append(_iou(predicted_boxes(maps, cells), boxes)[pairs.visible])
+        overlaps.append(box_iou(predicted_boxes(maps, cells), boxes).diagonal()[pairs.visible])
         middle = (pairs.boxes[:, :2] + pairs.boxes[:, 2:] / 2) * grid
         near.append((cells - middle).abs().amax(1).lt(1.5)[pairs.visible])
     return {"iou": torch.cat(overlaps).mean().item(), "near": torch.cat(near).float().mean().item()}
-
-
-def _iou(a: Tensor, b: Tensor) -> Tensor:
-    sides = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
-    areas = [(x[:, 2:] - x[:, :2]).clamp(min=0).prod(1) for x in (a, b)]
-    overlap = sides.prod(1)
-    return overlap / (areas[0] + areas[1] - overlap).clamp(min=1e-9)
 
 
 def split(bank: Bank) -> tuple[Bank, Bank]:
