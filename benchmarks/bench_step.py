@@ -37,8 +37,8 @@ class TimedEngine:
         self._engine = engine
         self.began = self.ended = 0.0
 
-    def prepare(self, templates: NDArray, present: NDArray) -> Prepared:
-        return self._engine.prepare(templates, present)
+    def prepare(self, templates: NDArray, present: NDArray, extent: NDArray) -> Prepared:
+        return self._engine.prepare(templates, present, extent)
 
     def run(self, templates: list[Prepared], crops: NDArray, present: NDArray) -> HostMaps:
         self.began = time.perf_counter()

@@ -98,7 +98,7 @@ class Tracker:
         present = np.ones(modalities, bool)
         template = np.zeros((modalities, config.template_size, config.template_size, 3), np.uint8)
         crops = np.zeros((targets, modalities, config.search_size, config.search_size, 3), np.uint8)
-        prepared = self._engine.prepare(template, present)
+        prepared = self._engine.prepare(template, present, np.full(2, 1 / config.template_factor))
         self._engine.run([prepared] * targets, crops, np.tile(present, (targets, 1)))
 
     def close(self) -> None:
@@ -123,7 +123,8 @@ class Tracker:
         )
         square = square_around(checked, self._config.template_factor, self._config.template_size)
         templates = self._crops(frame, square, self._config.template_size, limits)
-        return TargetState(checked, limits, self._engine.prepare(templates, self._present(frame)))
+        extent = checked[2:] * square.scale / self._config.template_size
+        return TargetState(checked, limits, self._engine.prepare(templates, self._present(frame), extent))
 
     def step(self, state: TargetState, frame: RgbtFrame) -> tuple[TargetState, Estimate]:
         """Find one target in the next frame. See `step_many`."""

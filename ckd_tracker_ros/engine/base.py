@@ -32,8 +32,10 @@ class Engine(Protocol):
     description: dict[str, str]
     """`model`, `device`, `precision`, `runner`: for logs and diagnostics."""
 
-    def prepare(self, templates: NDArray, present: NDArray) -> Prepared:
-        """Templates of one target, (M, T, T, 3) uint8, present (M,) bool -> what `run` wants of them.
+    def prepare(self, templates: NDArray, present: NDArray, extent: NDArray) -> Prepared:
+        """Templates of one target, (M, T, T, 3) uint8, present (M,) bool, extent (2,) -> what `run` wants of them.
+
+        The extent is the width and height of the target's box, which is in the middle, in units of the crop.
 
         Done once per target: whatever of the template does not depend on the search crop is computed here.
         """

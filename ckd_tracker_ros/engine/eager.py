@@ -33,11 +33,12 @@ class EagerEngine:
         self._device, self._dtype = device, dtype
         self._network = network.eval().requires_grad_(False).to(device, dtype)
         nothing = np.zeros((1, len(self.config.modalities), *[self.config.template_size] * 2, 3), np.uint8)
-        self._absent = self._embed(nothing, np.zeros(nothing.shape[:2], bool))  # templates of absent modalities
+        nobody = np.zeros(nothing.shape[:2], bool)
+        self._absent = self._embed(nothing, nobody, np.zeros((1, 2)))  # templates of absent modalities
 
-    def prepare(self, templates: NDArray, present: NDArray) -> _Templates:
+    def prepare(self, templates: NDArray, present: NDArray, extent: NDArray) -> _Templates:
         """See `Engine.prepare`."""
-        return _Templates(self._embed(templates[None], present[None]), np.asarray(present, bool))
+        return _Templates(self._embed(templates[None], present[None], extent[None]), np.asarray(present, bool))
 
     @torch.inference_mode()
     def run(self, templates: Sequence[_Templates], crops: NDArray, present: NDArray) -> HostMaps:
@@ -57,9 +58,10 @@ class EagerEngine:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _embed(self, templates: NDArray, present: NDArray) -> Tensor:
+    def _embed(self, templates: NDArray, present: NDArray, extents: NDArray) -> Tensor:
         flags = torch.from_numpy(np.ascontiguousarray(present)).to(self._device)
-        return self._network.embed(self._normalized(templates), flags, "z")
+        boxes = torch.as_tensor(extents, dtype=torch.float32, device=self._device)
+        return self._network.embed(self._normalized(templates), flags, "z", boxes)
 
     def _normalized(self, crops: NDArray) -> Tensor:
         return self._network.normalize(torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))

@@ -26,6 +26,8 @@ class NetworkConfig:
         joint_from: first block in which template and search tokens attend to each other. Before it they pass through
             the same blocks apart, so that the template's tokens are computed once per target, and get a learned
             second position where they meet (0: published).
+        target_embed: template tokens are told how much of them the target's box covers. The published network sees a
+            square and has to guess what in it is the target and where it ends.
         shared: one set of transformer weights for all modalities (the published SHARE_STUDENT variant).
         elimination_blocks: blocks, counted from 0, after whose attention search tokens are removed; () for never.
         elimination_keep: share of the search tokens that each of those blocks keeps, rounded up.
@@ -46,6 +48,7 @@ class NetworkConfig:
     heads: int = 12
     mlp_ratio: float = 4.0
     joint_from: int = 0
+    target_embed: bool = False
     shared: bool = False
     elimination_blocks: tuple[int, ...] = (3, 6, 9)
     elimination_keep: float = 0.7

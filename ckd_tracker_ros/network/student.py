@@ -24,10 +24,12 @@ class Features(NamedTuple):
     Attributes:
         tokens: (N, M, F * F, C); removed ones are zero.
         kept: (N, K) indices of the search tokens that no elimination removed, ascending.
+        blocks: (N, M, T + S, C) output of each joint block, where asked for: what distillation compares.
     """
 
     tokens: Tensor
     kept: Tensor
+    blocks: tuple[Tensor, ...] = ()
 
 
 class Student(nn.Module):
@@ -64,40 +66,63 @@ class Student(nn.Module):
         """(..., S, S, 3) uint8 crops -> (..., 3, S, S) floats by the mean and spread of natural images."""
         return (crops.movedim(-1, -3).to(self.mean.dtype) - self.mean) / self.std
 
-    def forward(self, templates: Tensor, searches: Tensor, present: Tensor | None = None) -> Maps:
+    def forward(
+        self, templates: Tensor, searches: Tensor, present: Tensor | None = None, extents: Tensor | None = None
+    ) -> Maps:
         """Template and search crops to the head's maps.
 
         Args:
             templates: (N, M, 3, T, T) normalised.
             searches: (N, M, 3, S, S) normalised.
             present: (N, M) bool, all by default.
+            extents: (N, 2) width and height of the target's box in units of the template crop; a square box by default.
         """
         if present is None:
             present = torch.ones(searches.shape[:2], dtype=torch.bool, device=searches.device)
-        z, x = self.embed(templates, present, "z"), self.embed(searches, present, "x")
+        z, x = self.embed(templates, present, "z", extents), self.embed(searches, present, "x")
         return self.head(self.join(z, x, present).tokens)
 
-    def embed(self, crops: Tensor, present: Tensor, side: str) -> Tensor:
+    def embed(
+        self,
+        crops: Tensor,
+        present: Tensor,
+        side: str,
+        extents: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
         """What of a crop does not depend on the other crop: its tokens before the first joint block.
 
         Args:
             crops: (N, M, 3, S, S) normalised.
             present: (N, M) bool.
             side: `z` for templates, `x` for search crops.
+            extents: (N, 2), see `forward`; of templates.
+            hidden: (N, S) bool, search tokens that start as zero in every modality (paper: masked modelling).
 
         Returns:
             (N, M, T, C) tokens.
         """
-        parts = [branch.embed(crops[:, part], present[:, part], side) for branch, part in self.branches]
+        count = crops.shape[1]
+        if extents is None:
+            extents = torch.full((len(crops), 2), 1 / self.config.template_factor, device=crops.device)
+        extents = extents[:, None].expand(-1, count, -1)
+        hidden = hidden if hidden is None else hidden[:, None].expand(-1, count, -1)
+        parts = [
+            branch.embed(
+                crops[:, part], present[:, part], side, extents[:, part], hidden if hidden is None else hidden[:, part]
+            )
+            for branch, part in self.branches
+        ]
         return torch.cat(parts, dim=1)
 
-    def join(self, templates: Tensor, searches: Tensor, present: Tensor) -> Features:
+    def join(self, templates: Tensor, searches: Tensor, present: Tensor, keep_blocks: bool = False) -> Features:
         """Template and search tokens through all branches, block by block, so that elimination sees every modality.
 
         Args:
             templates: (N, M, T, C) from `embed`.
             searches: (N, M, S, C) from `embed`.
             present: (N, M) bool.
+            keep_blocks: return the output of every joint block too.
         """
         config = self.config
         # per branch (N, its modalities, T + S, C)
@@ -105,6 +130,7 @@ class Student(nn.Module):
         first = config.template_grid**2  # search tokens follow the template's
         kept = all_candidates(len(searches), config.search_grid**2, searches.device)
         counts = dict(zip(config.elimination_blocks, config.kept_tokens))
+        blocks = []
         for i in range(config.joint_from, config.depth):
             query = config.central_template_token if i in counts else None
             attended = [branch.blocks[i].attend(x, query) for (branch, _), x in zip(self.branches, streams)]
@@ -115,9 +141,12 @@ class Student(nn.Module):
                 kept = kept.gather(1, chosen)
                 streams = [torch.cat([x[:, :, :first], take_tokens(x[:, :, first:], chosen)], dim=2) for x in streams]
             streams = [branch.blocks[i].transform(x) for (branch, _), x in zip(self.branches, streams)]
+            if keep_blocks:
+                blocks.append(torch.cat(streams, dim=1))
 
         tokens = torch.cat([branch.norm(x)[:, :, first:] for (branch, _), x in zip(self.branches, streams)], dim=1)
-        return Features(restore_tokens(tokens, kept, config.search_grid**2) if counts else tokens, kept)
+        restored = restore_tokens(tokens, kept, config.search_grid**2) if counts else tokens
+        return Features(restored, kept, tuple(blocks))
 
     def head(self, tokens: Tensor) -> Maps:
         """(N, M, F * F, C) search tokens -> maps; modalities are concatenated on channels."""

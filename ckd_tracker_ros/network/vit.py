@@ -55,6 +55,7 @@ class Branch(nn.Module):
 
     def __init__(self, config: NetworkConfig, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.config = config
         self.joint_from = config.joint_from
         self.patch_embed = PatchEmbed(config.search_size, config.patch, embed_dim=config.width, strict_img_size=False)
         self.pos_embed_z = nn.Parameter(torch.zeros(1, config.template_grid**2, config.width))
@@ -62,6 +63,8 @@ class Branch(nn.Module):
         if config.joint_from:
             self.joint_embed_z = nn.Parameter(torch.zeros_like(self.pos_embed_z))
             self.joint_embed_x = nn.Parameter(torch.zeros_like(self.pos_embed_x))
+        if config.target_embed:
+            self.target_embed = nn.Parameter(torch.zeros(1, 1, config.width))
         norm = partial(nn.LayerNorm, eps=1e-6)
         rates = [drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
@@ -72,22 +75,35 @@ class Branch(nn.Module):
         trunc_normal_(self.pos_embed_z, std=0.02)
         trunc_normal_(self.pos_embed_x, std=0.02)
 
-    def embed(self, crops: Tensor, present: Tensor, side: str) -> Tensor:
+    def embed(
+        self,
+        crops: Tensor,
+        present: Tensor,
+        side: str,
+        extents: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
         """Crops to tokens before the first joint block; those of an absent modality start as zero, positions stay.
 
         Args:
             crops: (..., 3, S, S) normalised crops.
             present: (...) bool.
             side: `z` for templates, `x` for search crops.
+            extents: (..., 2) width and height of the target's box, in units of the template crop (`target_embed`).
+            hidden: (..., T) bool, tokens that start as zero too (masked modelling).
 
         Returns:
             (..., T, C) tokens.
         """
         tokens = self.patch_embed(crops.flatten(0, -4)).unflatten(0, crops.shape[:-3])
         # where, not a product: a crop of NaN times zero would still be NaN
-        tokens = torch.where(present[..., None, None], tokens, 0) + self.get_parameter(f"pos_embed_{side}")
+        seen = present[..., None] if hidden is None else present[..., None] & ~hidden
+        tokens = torch.where(seen[..., None], tokens, 0) + self.get_parameter(f"pos_embed_{side}")
         for block in self.blocks[: self.joint_from]:
             tokens = block(tokens)
+        if side == "z" and self.config.target_embed:
+            coverage = box_coverage(extents, self.config.template_grid) * present[..., None]
+            tokens = tokens + coverage[..., None].to(tokens.dtype) * self.target_embed
         return tokens
 
     def meet(self, templates: Tensor, searches: Tensor) -> Tensor:
@@ -95,3 +111,20 @@ class Branch(nn.Module):
         if self.joint_from:
             templates, searches = templates + self.joint_embed_z, searches + self.joint_embed_x
         return torch.cat([templates, searches], dim=2)
+
+
+def box_coverage(extents: Tensor, grid: int) -> Tensor:
+    """How much of each cell a centred box covers.
+
+    Args:
+        extents: (..., 2) width and height of the box in units of the crop.
+        grid: cells along one side.
+
+    Returns:
+        (..., grid * grid) in 0..1, row by row.
+    """
+    edges = torch.linspace(-0.5, 0.5, grid + 1, device=extents.device)
+    half = extents.float()[..., None] / 2  # (..., 2, 1)
+    reach = torch.minimum(edges[1:], half) - torch.maximum(edges[:-1], -half)  # (..., 2, grid)
+    across, down = (reach.clamp(min=0) * grid).unbind(-2)
+    return (down[..., :, None] * across[..., None, :]).flatten(-2)
