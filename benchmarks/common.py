@@ -104,7 +104,8 @@ class Report:
     def add(self, title: str, baseline: str, rows: Sequence[dict[str, Any]], note: str = "") -> None:
         """Takes a table, and prints it."""
         self.tables.append({"title": title, "baseline": baseline, "note": note, "rows": list(rows)})
-        caption = f"median (10 to 90 %); baseline: {baseline}. {note}"
+        spreads = "median (10 to 90 %); " if any(isinstance(v, Spread) for row in rows for v in row.values()) else ""
+        caption = f"{spreads}baseline: {baseline}. {note}"
         table = Table(title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left")
         for column in rows[0]:
             table.add_column(escape(column), justify="right", overflow="fold")

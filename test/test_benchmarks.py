@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 import typer
 from click.testing import Result
 from typer.testing import CliRunner
+
+from ckd_tracker_ros.overlay import to_bgr
+from ckd_tracker_ros.synthetic import Scene, SceneConfig
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 LIMIT_S = 120
@@ -143,3 +147,80 @@ def test_a_target_of_random_weights_stays_where_it_is(benchmark):
     for _ in range(10):
         state, _ = tracker.step(state, frame)
     np.testing.assert_allclose(state.box, (136, 96, 48, 48), atol=1)
+
+
+def write_peer_data(folder: Path) -> Path:
+    """Recordings as peers.py expects them, of one generated scene: a pair of videos, and one camera's images."""
+    frames = 6
+    scene = Scene(SceneConfig(width=160, height=120, frames=frames, size=(30.0, 40.0)), seed=4)
+    (folder / "m3svd").mkdir(parents=True)
+    (folder / "single_modality_eval" / "tir_body" / "images").mkdir(parents=True)
+    for camera, end in enumerate(("visible", "infrared")):
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        video = cv2.VideoWriter(str(folder / "m3svd" / f"scene_{end}.mp4"), codec, 30.0, (160, 120))
+        for i in range(frames):
+            video.write(to_bgr(scene.frame(i).images[camera]))
+        video.release()
+    truth = [scene.boxes(i)[0].tolist() for i in range(frames)]
+    tracks = {"body": {"video": "scene", "first_frame": 1, "boxes_xywh": truth[1:]}}
+    (folder / "m3svd" / "tracks.json").write_text(json.dumps(tracks))
+    sequence = folder / "single_modality_eval" / "tir_body"
+    for i in range(frames):
+        cv2.imwrite(str(sequence / "images" / f"{i}.png"), scene.frame(i).images[1].pixels)
+    np.savetxt(sequence / "groundtruth.txt", truth, "%.3f", ",")
+    return folder
+
+
+def run_peers(benchmark, tmp_path: Path, *arguments: str | Path) -> dict[str, list[dict]]:
+    file = tmp_path / "result.json"
+    done = invoke(benchmark("peers"), "--data", write_peer_data(tmp_path / "data"), *arguments, "--json", file)
+    assert done.exit_code == 0, done.output
+    content = json.loads(file.read_text())
+    check_shape(content, done.output)
+    return {table["title"]: table["rows"] for table in content["tables"]}
+
+
+def test_students_beside_each_other(benchmark, tmp_path, tiny_checkpoint):
+    tables = run_peers(benchmark, tmp_path, "--model", tiny_checkpoint, "--only", "fused,rgb,thermal")
+    track, mean = tables["Both cameras: mean IoU"]
+    assert (track["sequence"], track["frames"], mean["sequence"]) == ("body", 4, "mean")
+    assert all(track[name] == mean[name] for name in ("fused", "rgb", "thermal"))
+    assert len({track["fused"], track["rgb"], track["thermal"]}) == 3, "each sees other cameras"
+    single, *means = tables["One camera: mean IoU"]
+    assert (single["sequence"], single["frames"]) == ("tir_body", 5)
+    assert [row["random"] for row in means] == [single["random"]] * 2
+    times = tables["Both cameras: time of a step"]
+    assert [row["tracker"] for row in times] == ["fused", "rgb", "thermal"]
+    assert all(row["step [ms]"]["count"] == 4 for row in times)
+
+
+def test_nanotrack_as_a_peer(benchmark, tmp_path, shared):
+    if not (shared / "weights").is_dir():
+        pytest.skip("NanoTrack's weights are not part of the repository")
+    tables = run_peers(benchmark, tmp_path, "--only", "nanotrack", "--peer-weights", shared / "weights")
+    assert all(tables["Both cameras: mean IoU"][0][f"nanotrack {camera}"] > 0.3 for camera in ("rgb", "thermal"))
+    assert tables["One camera: mean IoU"][0]["nanotrack"] > 0.3
+
+
+def test_misses_are_counted(benchmark):
+    course = benchmark("peers").Course
+    for ious, longest, lost in (
+        ([0.5, 0.5], 0, None), ([0.0, 0.09, 0.5], 2, None), ([0.5, 0.0, 0.1, 0.0], 1, 13), ([0.0, 0.0], 2, 10)
+    ):  # fmt: skip
+        assert (course(10, ious).longest_miss, course(10, ious).lost_from) == (longest, lost)
+    assert course(10, [0.5, 0.0]).mean_iou == 0.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--data", "nowhere"), "nowhere"),
+        (("--only", "fused,kcf"), "kcf"),
+        (("--peer-weights", "nowhere"), "--peer-weights"),
+        (("--only", "rgb", "--model", "nonesuch"), "nonesuch"),
+    ],
+)
+def test_what_peers_cannot_compare_is_refused(benchmark, tmp_path, arguments, reason):
+    done = invoke(benchmark("peers"), "--data", write_peer_data(tmp_path), *arguments)
+    assert done.exit_code == 2
+    assert reason in done.output
