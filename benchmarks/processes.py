@@ -180,8 +180,8 @@ def listener(node: Any, commands: Commands) -> None:
     from sensor_msgs.msg import Image
 
     from ckd_tracker_ros.frame import MODALITIES
+    from ckd_tracker_ros.images import to_ns
     from ckd_tracker_ros.pairing import NearestPairing
-    from ckd_tracker_ros.ros.messages import to_ns
 
     while command := commands.next():
         pairing, latencies, last, images = NearestPairing(SLOP_NS, 10), [], [time.monotonic()], [0, 0]

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ckd_tracker_ros.frame import Image
+from ckd_tracker_ros.frame import Image, RgbtFrame
+from ckd_tracker_ros.pairing import Pair
 
 # encoding: (sample type, channels, order). 8UC3 and 8UC4 name no colours: they come from an OpenCV matrix
 # that was published as it was, and OpenCV's matrices are blue first.
@@ -62,6 +63,25 @@ class ImageError(ValueError):
     def __init__(self, text: str, encoding: str = "") -> None:
         super().__init__(text)
         self.encoding = encoding
+
+
+def to_ns(stamp: Any) -> int:
+    """Nanoseconds of a message's stamp; 0 when it is not set."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def message_size(message: Any) -> tuple[int, int] | None:
+    """Width and height that an image message tells without being decoded; compressed ones do not."""
+    return (message.width, message.height) if hasattr(message, "width") else None
+
+
+def decode_pair(pair: Pair) -> RgbtFrame:
+    """The images of a pair of messages.
+
+    Raises:
+        ImageError: one of them cannot be used.
+    """
+    return RgbtFrame(tuple(item if item is None else decode(item) for item in pair.items), pair.rgb_stamp_ns)
 
 
 def decode(message: Any) -> Image:

@@ -94,6 +94,31 @@ class _Stream:
         return self.last is not None and stamp <= self.last
 
 
+@dataclass(frozen=True)
+class PairingSettings:
+    """What the user says about pairs; times in seconds.
+
+    Attributes:
+        slop: largest difference of the stamps of a pair.
+        queue_size: images of each camera that wait for a partner.
+        thermal_delay: subtracted from thermal stamps before pairing.
+        reuse: whether one thermal image may serve several RGB images.
+    """
+
+    slop: float = 0.02
+    queue_size: int = 10
+    thermal_delay: float = 0.0
+    reuse: bool = False
+
+    def start(self) -> NearestPairing:
+        """A pairing that has seen nothing yet.
+
+        Raises:
+            ValueError: see `NearestPairing`.
+        """
+        return NearestPairing(round(self.slop * 1e9), self.queue_size, round(self.thermal_delay * 1e9), self.reuse)
+
+
 class NearestPairing:
     """Pairs each frame with the nearest of the other stream; not thread-safe.
 

@@ -42,12 +42,12 @@ def room(rooms: set[str] | frozenset[str], packages: str, lazily: set[str] | fro
     return Room(frozenset(rooms), frozenset(packages.split()), frozenset(lazily))
 
 
-GEOMETRY = {"boxes", "frame", "images", "thermal", "crop", "registration", "pairing", "share"}
+GEOMETRY = {"boxes", "calibration", "frame", "images", "thermal", "crop", "registration", "pairing", "share"}
 SCENES = {"synthetic", "sequences", "overlay"}
 NETWORK = GEOMETRY | {"network"}
-TRACKER = NETWORK | {"engine", "tracker", "target", "modality"}
+TRACKER = NETWORK | {"engine", "tracker", "target", "target_messages", "modality"}
 DEMO = {"ros.demo", "ros.demo_report"}
-CLIENTS = {"training", "evaluation", "evaluation.metrics", "evaluation.report"}
+CLIENTS = {"bag", "training", "evaluation", "evaluation.metrics", "evaluation.report"}
 
 # The table of DESIGN.md: a module of a room that is not listed here is an error, so that its place gets decided.
 ROOMS = {
@@ -59,9 +59,10 @@ ROOMS = {
     **dict.fromkeys(SCENES - {"sequences"}, room(GEOMETRY, "numpy cv2")),
     "network": room(GEOMETRY, "numpy torch timm safetensors"),
     "engine": room(NETWORK, "numpy torch"),
-    **dict.fromkeys(("tracker", "target", "modality"), room(TRACKER, "numpy torch")),
+    **dict.fromkeys(("tracker", "target", "target_messages", "modality"), room(TRACKER, "numpy torch")),
     "training": room(TRACKER | SCENES, "numpy torch torchvision timm safetensors cv2 rich"),
-    "evaluation": room(TRACKER | SCENES | CLIENTS - {"training"}, "numpy rich"),
+    "bag": room(TRACKER | SCENES, "numpy rich", {"rosbags"}),
+    "evaluation": room(TRACKER | SCENES | CLIENTS - {"training", "bag"}, "numpy rich"),
     **dict.fromkeys(
         ("evaluation.metrics", "evaluation.report"),
         room(GEOMETRY | {"evaluation.metrics"}, "numpy", {"matplotlib"}),

@@ -11,10 +11,12 @@ import ros_helpers  # noqa: F401 - first, it keeps this process's ROS graph apar
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckd_tracker_ros.images import to_ns
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.ros import messages
 from ckd_tracker_ros.ros.diagnostics import Facts, StreamFacts, why_nothing
 from ckd_tracker_ros.target import Status, Target
+from ckd_tracker_ros.target_messages import target_message, targets_message
 
 BOX = (34.0, 42.0, 20.0, 24.0)
 SLOP_NS = 20_000_000
@@ -22,20 +24,26 @@ SLOP_NS = 20_000_000
 
 @given(st.integers(0, 2**31 * 10**9 - 1))
 def test_stamps_go_both_ways(ns):
-    assert messages.to_ns(messages.to_time(ns)) == ns
+    assert to_ns(messages.to_time(ns)) == ns
 
 
 def test_targets_message_has_both_boxes_and_the_images_used():
     target = Target("a", "car", SimpleNamespace(box=np.array(BOX)), None, Status.LOST, 3)
-    message = messages.targets_message(
-        messages.Header(frame_id="cam"), (target,), Registration(), ((320, 240), (160, 120)), (True, True), latency=0.5
+    message = targets_message(
+        messages.TYPES,
+        messages.Header(frame_id="cam"),
+        (target,),
+        Registration(),
+        ((320, 240), (160, 120)),
+        (True, True),
+        latency=0.5,
     )
     assert (message.image_width, message.image_height, message.modalities) == (320, 240, 3)
     (sent,) = message.targets
     assert (sent.id, sent.label, sent.state, sent.frames_lost, sent.box.x) == ("a", "car", 3, 3, 34.0)
     assert (sent.thermal_box.width, sent.thermal_box.x) == (10.0, 17.0)
     for sizes in (((320, 240), None), ((320, 240), (240, 320))):  # not known, and not to be laid over each other
-        unknown = messages.target_message(target, Registration(), sizes)
+        unknown = target_message(messages.TYPES, target, Registration(), sizes)
         assert math.isnan(unknown.thermal_box.x) and not math.isnan(unknown.box.x)
 
 

@@ -12,6 +12,7 @@ import ros_helpers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckd_tracker_ros.images import decode_pair
 from ckd_tracker_ros.pairing import Pair
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.ros import worker as worker_module
@@ -19,7 +20,7 @@ from ckd_tracker_ros.ros.outputs import picture
 from ckd_tracker_ros.ros.ring import Ring, RingError
 from ckd_tracker_ros.ros.roster import Entry, RequestError, Roster, Start
 from ckd_tracker_ros.ros.statistics import Statistics
-from ckd_tracker_ros.ros.worker import Settings, Worker, decode
+from ckd_tracker_ros.ros.worker import Settings, Worker
 from ckd_tracker_ros.target import LostSettings, Status, Target
 from ckd_tracker_ros.tracker import Tracker, TrackerSettings
 
@@ -221,9 +222,9 @@ def test_a_past_stamp_gives_what_the_tracker_gives(bench, tracker):
     for index in range(5):
         bench.play(index)
     assert bench.worker.start_targets([start("a")], 2 * ros_helpers.STEP_NS, SLOP_NS, False) == ["a"]
-    state = tracker.start(decode(bench.pair(1)), BOX)
+    state = tracker.start(decode_pair(bench.pair(1)), BOX)
     for index in (2, 3, 4):
-        state, estimate = tracker.step(state, decode(bench.pair(index)))
+        state, estimate = tracker.step(state, decode_pair(bench.pair(index)))
     (target,) = (entry.target for entry in bench.roster.entries)
     np.testing.assert_array_equal(target.estimate.box, estimate.box)
 
@@ -323,7 +324,7 @@ def test_a_request_that_gets_no_answer_in_time_changes_nothing(tracker):
 
 def test_the_picture_for_people_shows_box_and_inset(tracker):
     bench = Bench(tracker)
-    frame = decode(bench.pair(0))
+    frame = decode_pair(bench.pair(0))
     shown = picture(frame, (Target("a", "car", tracker.start(frame, BOX)),), Registration())
     plain = frame.images[0].pixels[..., ::-1]
     assert shown.shape == plain.shape

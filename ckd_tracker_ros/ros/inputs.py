@@ -17,10 +17,10 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from ckd_tracker_ros.frame import MODALITIES
-from ckd_tracker_ros.pairing import NearestPairing, Pair
+from ckd_tracker_ros.images import to_ns
+from ckd_tracker_ros.pairing import NearestPairing, Pair, PairingSettings
 from ckd_tracker_ros.ros.diagnostics import Facts, StreamFacts
 from ckd_tracker_ros.ros.filters import FilterPairing
-from ckd_tracker_ros.ros.messages import to_ns
 from ckd_tracker_ros.ros.parameters import Parameters
 
 WINDOW_S = 1.4
@@ -38,10 +38,10 @@ def make_pairing(parameters: Parameters) -> NearestPairing | FilterPairing:
     Raises:
         ParameterError: a policy of message_filters where that is not installed.
     """
-    slop, delay = round(parameters.sync_slop * 1e9), round(parameters.sync_thermal_delay * 1e9)
+    slop, size, delay = parameters.sync_slop, parameters.sync_queue_size, parameters.sync_thermal_delay
     if parameters.sync_policy == "nearest":
-        return NearestPairing(slop, parameters.sync_queue_size, delay, parameters.sync_reuse)
-    return FilterPairing(parameters.sync_policy, slop, parameters.sync_queue_size, delay)
+        return PairingSettings(slop, size, delay, parameters.sync_reuse).start()
+    return FilterPairing(parameters.sync_policy, round(slop * 1e9), size, round(delay * 1e9))
 
 
 @dataclass(eq=False)

@@ -13,14 +13,15 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ckd_tracker_msgs.msg import TrackedTargetArray
-from ckd_tracker_ros import overlay
+from ckd_tracker_ros import images, overlay
 from ckd_tracker_ros.frame import RgbtFrame
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.ros import messages
 from ckd_tracker_ros.ros.parameters import Parameters
 from ckd_tracker_ros.ros.statistics import Statistics
-from ckd_tracker_ros.ros.worker import Outcome, decode
+from ckd_tracker_ros.ros.worker import Outcome
 from ckd_tracker_ros.target import Target
+from ckd_tracker_ros.target_messages import box_of, targets_message
 
 CLOCKS_AGREE_S = 10.0
 """Stamps further than this from the node's clock say nothing about latency."""
@@ -55,7 +56,8 @@ class Outputs:
         header = Header(stamp=messages.to_time(pair.rgb_stamp_ns), frame_id=self._frame_id)
         latency = self._latency(pair.rgb_stamp_ns)
         processing = (time.monotonic_ns() - outcome.taken_ns) / 1e9
-        message = messages.targets_message(
+        message = targets_message(
+            messages.TYPES,
             header,
             outcome.targets + outcome.removed,
             self._registration,
@@ -89,7 +91,7 @@ class Outputs:
             return
         self._next_picture = now + 1 / self.parameters.debug_rate
         try:
-            frame = outcome.frame or decode(outcome.pair)
+            frame = outcome.frame or images.decode_pair(outcome.pair)
         except ValueError as error:
             self._statistics.unusable(error)
             return
@@ -106,11 +108,11 @@ def picture(frame: RgbtFrame, targets: tuple[Target, ...], registration: Registr
     rgb, thermal = frame.images
     limits = next((target.state.limits[1] for target in targets), None)
     canvas = overlay.to_bgr(rgb if rgb is not None else thermal, None if rgb is not None else limits)
-    overlay.draw(canvas, [_mark(target, messages.box_of(target)) for target in targets])
+    overlay.draw(canvas, [_mark(target, box_of(target)) for target in targets])
     if rgb is not None and thermal is not None:
         small = overlay.to_bgr(thermal, limits)
         sizes = (rgb.width, rgb.height), (thermal.width, thermal.height)
-        boxes = [registration.thermal_box(messages.box_of(target), *sizes) for target in targets]
+        boxes = [registration.thermal_box(box_of(target), *sizes) for target in targets]
         width = max(1, round(rgb.width * INSET_WIDTH))
         height = min(rgb.height, max(1, round(width * thermal.height / thermal.width)))
         scale = width / thermal.width

@@ -12,6 +12,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from ckd_tracker_ros.pairing import PairingSettings
 from ckd_tracker_ros.registration import Registration, RegistrationError
 from ckd_tracker_ros.target import LostSettings
 from ckd_tracker_ros.thermal import ThermalSettings
@@ -155,13 +156,13 @@ class Parameters:
         choices=("nearest", "approximate", "exact"),
     )
     sync_slop: float = _row(
-        0.02, "sync.slop", "largest difference of the stamps of a pair", unit="s", low=0.0, high=10.0
+        PairingSettings.slop, "sync.slop", "largest difference of the stamps of a pair", unit="s", low=0.0, high=10.0
     )
     sync_queue_size: int = _row(
-        10, "sync.queue_size", "images of each camera that wait for a partner", low=1, high=1000
+        PairingSettings.queue_size, "sync.queue_size", "images of each camera that wait for a partner", low=1, high=1000
     )
     sync_thermal_delay: float = _row(
-        0.0,
+        PairingSettings.thermal_delay,
         "sync.thermal_delay",
         "subtracted from thermal stamps before pairing",
         unit="s",
@@ -170,7 +171,10 @@ class Parameters:
         live=True,
     )
     sync_reuse: bool = _row(
-        False, "sync.reuse", "one thermal image may serve several RGB images (9 Hz beside 30 Hz)", live=True
+        PairingSettings.reuse,
+        "sync.reuse",
+        "one thermal image may serve several RGB images (9 Hz beside 30 Hz)",
+        live=True,
     )
     sync_max_age: float = _row(
         0.5,

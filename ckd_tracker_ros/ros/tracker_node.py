@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool, Trigger
 
 from ckd_tracker_msgs.srv import ReinitializeTargets, RemoveTargets
+from ckd_tracker_ros.images import to_ns
 from ckd_tracker_ros.ros import messages
 from ckd_tracker_ros.ros.inputs import Inputs, make_pairing
 from ckd_tracker_ros.ros.monitor import Monitor, Running, View
@@ -194,7 +195,7 @@ class TrackerNode(LifecycleNode):
         def start() -> str:
             slop_ns = round(self.get_parameter("sync.slop").value * 1e9)
             response.ids = self._active().worker.start_targets(
-                messages.starts(request), messages.to_ns(request.stamp), slop_ns, request.replace_all
+                messages.starts(request), to_ns(request.stamp), slop_ns, request.replace_all
             )
             return f"started {len(response.ids)} targets"
 

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ckd_tracker_ros import images
 from ckd_tracker_ros.frame import RgbtFrame
@@ -199,10 +198,10 @@ class Worker:
         entries = self._roster.entries
         frame = None
         if not entries:
-            self._statistics.sizes(tuple(map(message_size, pair.items)))
+            self._statistics.sizes(tuple(map(images.message_size, pair.items)))
         else:
             try:
-                frame = decode(pair)
+                frame = images.decode_pair(pair)
                 self._statistics.sizes(tuple(image and (image.width, image.height) for image in frame.images))
                 steps = self._step([entry for entry in entries if entry.serial < serial], serial, frame)
             except ValueError as error:  # an image that cannot be used; the targets wait for a better one
@@ -247,7 +246,7 @@ class Worker:
         """New targets on the asked pair, then through the pairs since."""
         self._tracker.settings = self.settings.tracker
         serial, pair = self._ring.since(request.stamp_ns, request.slop_ns)[0]
-        frame = decode(pair)
+        frame = images.decode_pair(pair)
         entries = []
         for start in request.starts:
             try:
@@ -270,7 +269,7 @@ class Worker:
             serial, pair = pending[min(stride, len(pending)) - 1]
             steps += 1
             try:
-                entries = [after for _, after in self._step(entries, serial, decode(pair))]
+                entries = [after for _, after in self._step(entries, serial, images.decode_pair(pair))]
             except ValueError as error:
                 self._statistics.unusable(error)
             if left <= 0 or self._stopping:
@@ -285,17 +284,3 @@ class Worker:
         with self._condition:
             self._skipped += 1
         self._statistics.drop(reason)
-
-
-def decode(pair: Pair) -> RgbtFrame:
-    """The images of a pair.
-
-    Raises:
-        ImageError: one of them cannot be used.
-    """
-    return RgbtFrame(tuple(item if item is None else images.decode(item) for item in pair.items), pair.rgb_stamp_ns)
-
-
-def message_size(message: Any) -> tuple[int, int] | None:
-    """Width and height that an image message tells without being decoded; compressed ones do not."""
-    return (message.width, message.height) if hasattr(message, "width") else None
