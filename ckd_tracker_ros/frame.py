@@ -70,7 +70,7 @@ class Estimate:
 
     Attributes:
         box: (4,) left, top, width, height in RGB pixels.
-        confidence: 0..1.
+        confidence: 0..1. Of a calibrated model the probability that the box has an IoU above 0.5, else `peak`.
         peak: largest score of the search map before the Hann window, 0..1.
         windowed_peak: score that won after the Hann window, 0..1; its cell gives the box.
         second_peak: largest score before the window outside the winner's neighbourhood: a look-alike, when high.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ckd_tracker_ros import boxes, thermal
+from ckd_tracker_ros.calibration import Calibration
 from ckd_tracker_ros.crop import Square, cut, find_peak, hann_window, square_around, to_image
 from ckd_tracker_ros.engine import Engine, Prepared, create
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
@@ -68,6 +69,8 @@ class Tracker:
         self._engine = engine
         self._config = engine.config
         self._window = hann_window(engine.config.search_grid)
+        weights = engine.config.calibration
+        self._calibration = None if weights is None else Calibration(weights)
 
     @classmethod
     def from_checkpoint(
@@ -186,7 +189,7 @@ class Tracker:
         peak = find_peak(score, size, offset, self._window)
         found = to_image(peak.box, square, self._config.search_size)
         box = boxes.with_size(found, state.box[2:], 1 - self._config.size_rate)
-        return Estimate(
+        estimate = Estimate(
             box=boxes.clip(box, *frame.size, self.settings.min_box_size),
             confidence=peak.score,
             peak=peak.score,
@@ -195,6 +198,9 @@ class Tracker:
             second_distance=peak.second_distance * self._config.search_size / square.scale,
             present=tuple(p and name in self._config.modalities for name, p in zip(MODALITIES, frame.present)),
         )
+        if self._calibration is None:
+            return estimate
+        return replace(estimate, confidence=self._calibration.confidence(estimate))
 
 
 def check_box(box: ArrayLike, image_size: tuple[int, int], min_size: float) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ckd_tracker_ros.calibration import Calibration
 from ckd_tracker_ros.frame import MODALITIES
 
 
@@ -33,6 +34,7 @@ class NetworkConfig:
         elimination_keep: share of the search tokens that each of those blocks keeps, rounded up.
         head_channels: channels after the first convolution of each tower of the head; each later one halves them.
         mean, std: of RGB values in 0..1, for every modality.
+        calibration: weights that make an estimate's confidence a probability, see `calibration`; None: its raw peak.
     """
 
     name: str = "base"
@@ -55,6 +57,7 @@ class NetworkConfig:
     head_channels: int = 256
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    calibration: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for size in (self.template_size, self.search_size):
@@ -74,6 +77,8 @@ class NetworkConfig:
         unknown = [m for m in self.modalities if m not in MODALITIES]
         if unknown or not self.modalities:
             raise ValueError(f"modalities {self.modalities}; allowed: some of {MODALITIES}")
+        if self.calibration is not None:
+            Calibration(self.calibration)  # raises
 
     @property
     def template_grid(self) -> int:
