@@ -79,6 +79,8 @@ class Student(nn.Module):
         """
         if present is None:
             present = torch.ones(searches.shape[:2], dtype=torch.bool, device=searches.device)
+        if extents is None:
+            extents = searches.new_full((len(searches), 2), 1 / self.config.template_factor)
         z, x = self.embed(templates, present, "z", extents), self.embed(searches, present, "x")
         return self.head(self.join(z, x, present).tokens)
 
@@ -96,23 +98,21 @@ class Student(nn.Module):
             crops: (N, M, 3, S, S) normalised.
             present: (N, M) bool.
             side: `z` for templates, `x` for search crops.
-            extents: (N, 2), see `forward`; of templates.
+            extents: (N, 2), see `forward`: marks the target in templates. Without them `mark` has to do it.
             hidden: (N, S) bool, search tokens that start as zero in every modality (paper: masked modelling).
 
         Returns:
             (N, M, T, C) tokens.
         """
-        count = crops.shape[1]
-        if extents is None:
-            extents = torch.full((len(crops), 2), 1 / self.config.template_factor, device=crops.device)
-        extents = extents[:, None].expand(-1, count, -1)
-        hidden = hidden if hidden is None else hidden[:, None].expand(-1, count, -1)
-        parts = [
-            branch.embed(
-                crops[:, part], present[:, part], side, extents[:, part], hidden if hidden is None else hidden[:, part]
-            )
-            for branch, part in self.branches
-        ]
+        if hidden is not None:
+            hidden = hidden[:, None]  # the same in every modality
+        parts = [branch.embed(crops[:, part], present[:, part], side, hidden) for branch, part in self.branches]
+        tokens = torch.cat(parts, dim=1)
+        return tokens if extents is None else self.mark(tokens, present, extents)
+
+    def mark(self, templates: Tensor, present: Tensor, extents: Tensor) -> Tensor:
+        """See `Branch.mark`: (N, M, T, C) unmarked template tokens -> marked ones."""
+        parts = [branch.mark(templates[:, part], present[:, part], extents) for branch, part in self.branches]
         return torch.cat(parts, dim=1)
 
     def join(self, templates: Tensor, searches: Tensor, present: Tensor, keep_blocks: bool = False) -> Features:

@@ -80,7 +80,6 @@ class Branch(nn.Module):
         crops: Tensor,
         present: Tensor,
         side: str,
-        extents: Tensor | None = None,
         hidden: Tensor | None = None,
     ) -> Tensor:
         """Crops to tokens before the first joint block; those of an absent modality start as zero, positions stay.
@@ -89,7 +88,6 @@ class Branch(nn.Module):
             crops: (..., 3, S, S) normalised crops.
             present: (...) bool.
             side: `z` for templates, `x` for search crops.
-            extents: (..., 2) width and height of the target's box, in units of the template crop (`target_embed`).
             hidden: (..., T) bool, tokens that start as zero too (masked modelling).
 
         Returns:
@@ -101,10 +99,20 @@ class Branch(nn.Module):
         tokens = torch.where(seen[..., None], tokens, 0) + self.get_parameter(f"pos_embed_{side}")
         for block in self.blocks[: self.joint_from]:
             tokens = block(tokens)
-        if side == "z" and self.config.target_embed:
-            coverage = box_coverage(extents, self.config.template_grid) * present[..., None]
-            tokens = tokens + coverage[..., None].to(tokens.dtype) * self.target_embed
         return tokens
+
+    def mark(self, templates: Tensor, present: Tensor, extents: Tensor) -> Tensor:
+        """Template tokens that know how much of them is target (`NetworkConfig.target_embed`, else unchanged).
+
+        Args:
+            templates: (N, M, T, C) from `embed`.
+            present: (N, M) bool; an absent template stays as it is.
+            extents: (N, 2) width and height of the target's box in units of the template crop.
+        """
+        if not self.config.target_embed:
+            return templates
+        coverage = box_coverage(extents, self.config.template_grid)[:, None] * present[..., None]  # (N, M, T)
+        return templates + coverage[..., None].to(templates.dtype) * self.target_embed
 
     def meet(self, templates: Tensor, searches: Tensor) -> Tensor:
         """(N, M, T, C) and (N, M, S, C) tokens from `embed` -> (N, M, T + S, C), the sequence of the joint blocks."""
