@@ -64,7 +64,7 @@ ROOMS = {
     "bag": room(TRACKER | SCENES, "numpy rich", {"rosbags"}),
     "evaluation": room(TRACKER | SCENES | CLIENTS - {"training", "bag"}, "numpy rich"),
     **dict.fromkeys(
-        ("evaluation.metrics", "evaluation.report"),
+        ("evaluation.metrics", "evaluation.reliability", "evaluation.report"),
         room(GEOMETRY | {"evaluation.metrics"}, "numpy", {"matplotlib"}),
     ),
     "ros": Room(frozenset(TRACKER | SCENES), ROS | {"numpy", "cv2"}, frozenset({"torch", "matplotlib", "rich"})),
