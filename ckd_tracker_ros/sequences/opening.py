@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ckd_tracker_ros.frame import MODALITIES
+from ckd_tracker_ros.sequences.benchmarks import BENCHMARKS, layout_of, open_benchmark, read_rows, seen
 from ckd_tracker_ros.sequences.recording import Boxes, Recording, Sequence
 from ckd_tracker_ros.sequences.sources import SequenceError, Source, images_in, natural, source_at
 
@@ -24,7 +25,7 @@ VIDEO_ENDS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
 TRACKS, TRUTH = "tracks.json", "groundtruth.txt"
 EXPECTED = (
     "expected: a folder with visible/ and infrared/ (images), a folder of images, videos named <name>_visible.mp4 and "
-    "<name>_infrared.mp4, or one video"
+    f"<name>_infrared.mp4, one video, or a sequence of {', '.join(BENCHMARKS)}"
 )
 
 
@@ -35,30 +36,8 @@ def _per_camera(found: Mapping[str, Path]) -> tuple[Source | None, ...]:
 def _modality_of(path: Path) -> str:
     """Of the only camera: thermal where a name says so."""
     names = " ".join(path.parts[-2:]).lower()
-    return "thermal" if any(word in names for word in FOLDERS["thermal"]) else "rgb"
-
-
-def _truth(file: Path) -> Boxes | None:
-    """(n, 4) xywh from a text file, numbers separated by commas, blanks or tabs; None without the file.
-
-    Raises:
-        SequenceError: a line is not four numbers; names the line.
-    """
-    if not file.is_file():
-        return None
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        words = re.split(r"[,;\s]+", line.strip().strip(","))
-        if words == [""]:
-            continue
-        try:
-            row = [float(word) for word in words]
-        except ValueError:
-            row = []
-        if len(row) != 4:
-            raise SequenceError(f"{file}, line {number} is {line!r}; expected: left, top, width, height")
-        rows.append(row)
-    return np.array(rows, np.float64).reshape(-1, 4)
+    whole = re.split(r"[^a-z0-9]+", names)
+    return "thermal" if any(word in names for word in FOLDERS["thermal"]) or {"tir", "ir"} & {*whole} else "rgb"
 
 
 def _split(file: Path) -> tuple[str, str] | None:
@@ -90,7 +69,7 @@ class _Track:
     boxes: Boxes  # (n, 4) xywh
 
 
-def _tracks(folder: Path) -> dict[str, _Track]:
+def read_tracks(folder: Path) -> dict[str, _Track]:
     """Name -> track, of a folder's track file; empty without one.
 
     Raises:
@@ -124,7 +103,7 @@ def _videos(folder: Path, track: str | None, only: str | None = None) -> Recordi
         SequenceError: there is no such track or pair; names those there are.
     """
     pairs = _pairs(folder)
-    tracks = {name: entry for name, entry in _tracks(folder).items() if only in (None, entry.video)}
+    tracks = {name: entry for name, entry in read_tracks(folder).items() if only in (None, entry.video)}
     names = [*tracks, *(pair for pair in pairs if only in (None, pair) and pair not in tracks)]
     chosen = track or only or names[0]
     if chosen not in names:
@@ -147,7 +126,7 @@ def list_tracks(path: PathLike) -> list[str]:
     folder, only = (path, None) if path.is_dir() else (path.parent, (_split(path) or ("", ""))[0])
     if not folder.is_dir() or only == "":
         return []
-    tracks = [name for name, entry in _tracks(folder).items() if only in (None, entry.video)]
+    tracks = [name for name, entry in read_tracks(folder).items() if only in (None, entry.video)]
     return [*tracks, *(pair for pair in _pairs(folder) if only in (None, pair) and pair not in tracks)]
 
 
@@ -159,8 +138,8 @@ def open_sequence(
     Args:
         path: a folder or a video; or two of them, RGB and thermal.
         track: one of `list_tracks(path)`; None: the first of a folder, and no boxes for a single file.
-        modality: one of `MODALITIES`, of a recording of one camera; None: thermal where its name says thermal or
-            infrared, else rgb.
+        modality: one of `MODALITIES`, of a recording of one camera; None: thermal where its name says
+            thermal, infrared, tir or ir, else rgb.
 
     Raises:
         ValueError: no such modality.
@@ -186,7 +165,10 @@ def open_sequence(
 
 
 def _folder(path: Path, modality: str) -> Recording:
-    """A folder of images, of both cameras or of the only one."""
+    """A benchmark's sequence, or a folder of images of both cameras or of the only one."""
+    layout = None if (path / TRUTH).is_file() else layout_of(path)
+    if layout is not None:
+        return open_benchmark(path, layout)
     found = {
         modality: path / name
         for modality, names in FOLDERS.items()
@@ -200,7 +182,8 @@ def _folder(path: Path, modality: str) -> Recording:
             listed = ", ".join(inside[:8]) + f" and {len(inside) - 8} more" * (len(inside) > 8)
             raise SequenceError(f"{path} holds {listed or 'nothing'}; {EXPECTED}")
         found = {modality: holder}
-    return Recording(path.resolve().name, _per_camera(found), _truth(path / TRUTH))
+    truth = read_rows(path / TRUTH)
+    return Recording(path.resolve().name, _per_camera(found), None if truth is None else seen(truth))
 
 
 def _file(path: Path, modality: str) -> Recording:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from ckd_tracker_ros.sequences.sources import SequenceError, Source, to_image
 from ckd_tracker_ros.synthetic import Scene
 
 Boxes = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 DEFAULT_RATE = 30.0
 """Frames per second where the recording does not say."""
@@ -26,13 +27,18 @@ class Sequence(Protocol):
         rate: frames per second.
         first_frame: frame that the first box belongs to; 0 without boxes.
         boxes: (n, 4) xywh in RGB pixels of frames `first_frame` to `first_frame + n - 1`, rows of NaN where the target
-            cannot be seen; None: not known.
+            cannot be seen or is not annotated; None: not known. What a tracker starts with and learns from.
+        truths: per modality (k, 4) xywh in that camera's pixels, as published, one row for each of `annotated`; None
+            where there is none. What benchmarks measure with.
+        annotated: (k,) frames, rising.
     """
 
     name: str
     rate: float
     first_frame: int
     boxes: Boxes | None
+    truths: tuple[Boxes | None, ...]
+    annotated: Indices
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -66,6 +72,8 @@ class SceneSequence:
         self.boxes: Boxes | None = np.array(
             [scene.boxes(i)[target] if there else np.full(4, np.nan) for i, there in enumerate(seen)]
         )
+        self.truths: tuple[Boxes | None, ...] = (self.boxes, None)
+        self.annotated: Indices = np.arange(len(scene))
 
     def __len__(self) -> int:
         return len(self.scene)
@@ -80,6 +88,8 @@ class Recording:
 
     Attributes:
         sources: per modality, None for a camera that is not there.
+        truths: without them, `boxes` are the truth of the first camera there is.
+        annotated: without them, all frames that have a row of `boxes`.
 
     Raises:
         SequenceError: no camera, unequal lengths or rates, or more boxes than frames.
@@ -89,6 +99,8 @@ class Recording:
     sources: tuple[Source | None, ...]
     boxes: Boxes | None = None
     first_frame: int = 0
+    truths: tuple[Boxes | None, ...] = ()
+    annotated: Indices = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         present = [source for source in self.sources if source is not None]
@@ -104,6 +116,10 @@ class Recording:
         if self.first_frame < 0 or end > self._length:
             boxes = f"boxes of frames {self.first_frame} to {end - 1}"
             raise SequenceError(f"{self.name} has {boxes}, but its frames are 0 to {self._length - 1}")
+        if not self.truths:
+            first = next(i for i, source in enumerate(self.sources) if source is not None)
+            self.truths = tuple(self.boxes if i == first else None for i in range(len(self.sources)))
+            self.annotated = np.arange(self.first_frame, end)
 
     def __len__(self) -> int:
         return self._length

@@ -25,6 +25,9 @@ class SequenceError(ValueError):
 class Stills:
     """The images of a folder, in natural order: 2 comes before 10.
 
+    Attributes:
+        names: of the files, one per picture.
+
     Raises:
         SequenceError: there is none.
     """
@@ -33,16 +36,16 @@ class Stills:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
-        self._files = images_in(folder)
-        if not self._files:
+        self.names = [file.name for file in images_in(folder)]
+        if not self.names:
             raise SequenceError(f"{folder} holds no image; expected files ending in {', '.join(IMAGE_ENDS)}")
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.names)
 
     def read(self, i: int) -> NDArray:
         """(H, W), (H, W, 3) or (H, W, 4), as stored."""
-        file = self._files[i]
+        file = self.path / self.names[i]
         try:
             data = file.read_bytes()
         except OSError as error:
