@@ -72,7 +72,8 @@ def track(
     """Follow targets through a recording.
 
     SOURCE is a folder with visible/ and infrared/ (groundtruth.txt optional), a folder of NAME_visible.mp4 and
-    NAME_infrared.mp4 (tracks.json optional), or images or a video of one camera.
+    NAME_infrared.mp4 (tracks.json optional), a sequence of GTOT, RGBT210, RGBT234, LasHeR or VTUAV, or images or a
+    video of one camera.
 
     Writes NAME.txt for each target (x,y,w,h per line, RGB pixels, one line per frame from the start frame on, the first
     one the start box) and results.csv (frame, target, x, y, width, height, confidence, status, iou; status as in
