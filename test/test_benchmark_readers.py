@@ -107,6 +107,17 @@ def test_missing_truth_is_taken_from_init(tmp_path: Path) -> None:
     assert sequence.truths[0] is None and sequence.boxes.tolist() == SHIFTED
 
 
+def test_a_benchmark_without_truth_is_a_pair_of_cameras(tmp_path: Path) -> None:
+    write_vtuav(tmp_path / "bus")
+    for file in ("rgb.txt", "ir.txt"):
+        (tmp_path / "bus" / file).unlink()
+    sequence = open_sequence(tmp_path / "bus")
+    assert sequence.frame(0).present == (True, True) and sequence.boxes is None
+    assert sequence.truths == (None, None) and len(sequence.annotated) == 0
+    write_images(tmp_path / "birds", range(2))
+    assert open_sequence(tmp_path / "birds").frame(0).present == (True, False), "no ir, but for its letters"
+
+
 def test_one_camera_of_a_benchmark(tmp_path: Path) -> None:
     write_pair(tmp_path / "dark", init=False)
     for file in (tmp_path / "dark" / "visible").iterdir():

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 INIT, START_NUMBERS = "init.txt", "init_frame.npy"
 
 SLACK = 5
-"""Frames by which cameras and truth may differ. Some published sequences lack the last one or two of a file; more
-missing means a damaged download, and cutting would hide it."""
+"""Frames by which cameras and truth may differ: copies of a data set may lack the last one or two. More missing means a
+damaged download, and cutting would hide it."""
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from ckd_tracker_ros.frame import MODALITIES
+from ckd_tracker_ros.sequences.bags import BagSequence, is_bag
 from ckd_tracker_ros.sequences.benchmarks import BENCHMARKS, layout_of, open_benchmark, read_rows, seen
 from ckd_tracker_ros.sequences.recording import Boxes, Recording, Sequence
 from ckd_tracker_ros.sequences.sources import SequenceError, Source, images_in, natural, source_at
 
 PathLike = str | os.PathLike
 
-FOLDERS = {"rgb": ("visible", "rgb"), "thermal": ("infrared", "thermal")}
+FOLDERS = {"rgb": ("visible", "rgb"), "thermal": ("infrared", "thermal", "ir")}
 """Names of the folders, and ends of the names of the videos, of each camera."""
 
 VIDEO_ENDS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
 TRACKS, TRUTH = "tracks.json", "groundtruth.txt"
 EXPECTED = (
     "expected: a folder with visible/ and infrared/ (images), a folder of images, videos named <name>_visible.mp4 and "
-    f"<name>_infrared.mp4, one video, or a sequence of {', '.join(BENCHMARKS)}"
+    f"<name>_infrared.mp4, one video, a rosbag2 bag, or a sequence of {', '.join(BENCHMARKS)}"
 )
 
 
@@ -36,8 +37,8 @@ def _per_camera(found: Mapping[str, Path]) -> tuple[Source | None, ...]:
 def _modality_of(path: Path) -> str:
     """Of the only camera: thermal where a name says so."""
     names = " ".join(path.parts[-2:]).lower()
-    whole = re.split(r"[^a-z0-9]+", names)
-    return "thermal" if any(word in names for word in FOLDERS["thermal"]) or {"tir", "ir"} & {*whole} else "rgb"
+    telling = "infrared" in names or "thermal" in names or {"tir", "ir"} & set(re.split(r"[^a-z0-9]+", names))
+    return "thermal" if telling else "rgb"
 
 
 def _split(file: Path) -> tuple[str, str] | None:
@@ -136,7 +137,7 @@ def open_sequence(
     """The recording at a path; see the package for what is read.
 
     Args:
-        path: a folder or a video; or two of them, RGB and thermal.
+        path: a folder, a video or a bag; or two of them, RGB and thermal.
         track: one of `list_tracks(path)`; None: the first of a folder, and no boxes for a single file.
         modality: one of `MODALITIES`, of a recording of one camera; None: thermal where its name says
             thermal, infrared, tir or ir, else rgb.
@@ -158,7 +159,8 @@ def open_sequence(
             return _videos(path.parent, track, only=parts[0])
         if path.is_dir() and _pairs(path):
             return _videos(path, track)
-        recording = (_folder if path.is_dir() else _file)(path, modality or _modality_of(path))
+        opened = _bag if is_bag(path) else _folder if path.is_dir() else _file
+        recording = opened(path, modality or _modality_of(path))
     if track is not None:
         raise SequenceError(f"{recording.name} has no track {track!r}: only videos with {TRACKS} have named tracks")
     return recording
@@ -184,6 +186,12 @@ def _folder(path: Path, modality: str) -> Recording:
         found = {modality: holder}
     truth = read_rows(path / TRUTH)
     return Recording(path.resolve().name, _per_camera(found), None if truth is None else seen(truth))
+
+
+def _bag(path: Path, modality: str) -> BagSequence:
+    """A bag of both cameras, whatever the modality; a row of the file of boxes for each pair."""
+    truth = read_rows((path if path.is_dir() else path.parent) / TRUTH)
+    return BagSequence(path, boxes=None if truth is None else seen(truth))
 
 
 def _file(path: Path, modality: str) -> Recording:
