@@ -8,6 +8,8 @@ What `open_sequence` reads:
 - a folder of `<video>_visible.mp4` and `<video>_infrared.mp4`, with `tracks.json` (name -> video, first_frame,
   boxes_xywh) optional, or one such file;
 - a video: one camera;
+- a rosbag2 folder or one of its .db3 and .mcap files: the pairs of its RGB and thermal topic, `groundtruth.txt` (a line
+  for each pair) beside the messages optional;
 - two paths, RGB and thermal, each a video or a folder of images.
 
 `open_data_set` finds all sequences below a folder and opens each when it is used. `read_stills` reads annotated images.

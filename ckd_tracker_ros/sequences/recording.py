@@ -45,7 +45,7 @@ class Sequence(Protocol):
         ...
 
     def frame(self, i: int) -> RgbtFrame:
-        """Frame `i`, stamped `i` / `rate` seconds; cheap in rising order.
+        """Frame `i`, stamped `i` / `rate` seconds, or with the RGB stamp of a bag; cheap in rising order.
 
         Raises:
             IndexError: there is no such frame.
