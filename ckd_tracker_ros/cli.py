@@ -13,6 +13,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from ckd_tracker_ros.pairing import PairingSettings
+
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
@@ -26,6 +28,8 @@ app = typer.Typer(
 Model = Annotated[str, typer.Option(help="Model file, or the name of an installed one.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Track = Annotated[str, typer.Option(help="Track of the source that is followed; default: its first.")]
+
+Names = Annotated[str, typer.Option(help="Sequences: names with commas between, or a file of lines. Default: all.")]
 
 
 def main() -> None:
@@ -105,13 +109,86 @@ def track(
 
 def parse_box(text: str) -> tuple[float, ...]:
     """The four numbers of "x,y,w,h"; anything else ends the command."""
+    return parse_numbers("--box", text, 4, "four numbers x,y,w,h in RGB pixels, such as 120,80,40,90")
+
+
+def parse_numbers(option: str, text: str, count: int, expected: str) -> tuple[float, ...]:
+    """Numbers separated by commas; anything else ends the command."""
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) != 4:
-        fail(f"--box {text!r}; expected four numbers x,y,w,h in RGB pixels, such as 120,80,40,90")
+    if len(values) != count:
+        fail(f"{option} {text!r}; expected {expected}")
     return values
+
+
+@app.command()
+def bag(
+    source: Annotated[Path, typer.Argument(metavar="BAG", help="rosbag2 folder, or a .db3 or .mcap file.")],
+    box: Annotated[
+        list[str],
+        typer.Option(metavar="[ID=]X,Y,W,H", help="Start box, RGB pixels; repeatable. Ids default to 1, 2, ..."),
+    ],
+    rgb: Annotated[str, typer.Option(metavar="TOPIC", help="Default: by its name.")] = "",
+    thermal: Annotated[str, typer.Option(metavar="TOPIC", help="Default: by its name.")] = "",
+    start: Annotated[float, typer.Option(help="Pair of the boxes, seconds after the first one.")] = 0.0,
+    stamp: Annotated[str, typer.Option(metavar="SECONDS", help="Or: RGB stamp of the image of the boxes.")] = "",
+    slop: Annotated[float, typer.Option(help="As sync.slop of the node [s].")] = PairingSettings.slop,
+    queue_size: Annotated[int, typer.Option(help="As sync.queue_size.")] = PairingSettings.queue_size,
+    thermal_delay: Annotated[float, typer.Option(help="As sync.thermal_delay [s].")] = PairingSettings.thermal_delay,
+    reuse: Annotated[bool, typer.Option("--reuse", help="As sync.reuse.")] = PairingSettings.reuse,
+    thermal_to_rgb: Annotated[str, typer.Option(metavar="NUMBERS", help="As registration.thermal_to_rgb: nine.")] = "",
+    model: Model = "ckd_tiny",
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="Number format of the network.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the network; 0: torch's choice.")] = 0,
+    out: Annotated[Path, typer.Option(help="Bag to write, a new folder.")] = Path("out/bag"),
+    storage: Annotated[str, typer.Option(help="sqlite3 or mcap.")] = "sqlite3",
+) -> None:
+    """Follow targets through a recorded bag as the node would, and write its messages to a new bag. Needs no ROS.
+
+    The same pairs as the node's, the same boxes; no pair is skipped because of time. OUT has /ckd_tracker/targets
+    (TrackedTargetArray), one message for each pair, with the RGB image's stamp and frame id.
+    """
+    from rich.console import Console
+
+    from ckd_tracker_ros import bag as bags
+    from ckd_tracker_ros.engine import DeviceError
+    from ckd_tracker_ros.network.checkpoint import CheckpointError
+    from ckd_tracker_ros.registration import Registration
+    from ckd_tracker_ros.sequences.bags import Bag
+    from ckd_tracker_ros.tracker import Tracker, TrackerSettings
+
+    console = Console()
+    named = [text.rpartition("=") for text in box]
+    starts = {name or str(number): parse_box(text) for number, (name, _, text) in enumerate(named, 1)}
+    if len(starts) < len(box):
+        fail(f"--box: ids repeat in {', '.join(box)}; each target needs its own")
+    nine = "nine numbers, row major"
+    matrix = parse_numbers("--thermal-to-rgb", thermal_to_rgb, 9, nine) if thermal_to_rgb else None
+    stamp_ns = parse_stamp(stamp) if stamp else 0
+    with reported(CheckpointError, DeviceError, ValueError, OSError), Bag(source) as recorded:
+        cameras = recorded.cameras(rgb, thermal)
+        settings = PairingSettings(slop, queue_size, thermal_delay, reuse)
+        first = bags.find_start(recorded, cameras, settings, start, stamp_ns)
+        registered = TrackerSettings(registration=Registration(matrix))
+        tracker = Tracker.from_checkpoint(model, device, precision, threads, registered)
+        console.print(", ".join(f"{key} {value}" for key, value in tracker.description.items()))
+        console.print(f"rgb {cameras[0]}, thermal {cameras[1]}", soft_wrap=True)
+        with bags.ResultBag(out, storage) as results:
+            report = bags.follow(tracker, recorded, cameras, starts, results, settings, first, console)
+    console.print(bags.summary(report))
+    for line in (*bags.remarks(report), f"results: {out}, {report.messages} messages on {bags.TOPIC}"):
+        console.print(line, soft_wrap=True)
+
+
+def parse_stamp(text: str) -> int:
+    """Nanoseconds of "seconds.fraction", to the last digit; anything else ends the command."""
+    whole, _, fraction = text.partition(".")
+    if not (whole + fraction).isdecimal() or not whole or len(fraction) > 9:
+        fail(f"--stamp {text!r}; expected seconds, such as 1700000000.033333333")
+    return int(whole + fraction.ljust(9, "0"))
 
 
 @app.command()
@@ -138,6 +215,106 @@ def convert(
     typer.echo(f"{destination}: {network} from a {report.kind} file, {destination.stat().st_size / 1e6:.1f} MB")
     for title, names in (("initial values kept", report.fresh), ("left out", report.unused)):
         typer.echo(f"{title}: {len(names)}" + "".join(f"\n  {name}" for name in names))
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Data set: benchmark, folder of sequences, or videos with tracks.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results of this one model.")],
+    kind: Annotated[str, typer.Option(help="Kind of data set, where its layout does not say.")] = "",
+    names: Names = "",
+    model: Model = "ckd_tiny",
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="Number format of the network.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of each process; 0: the cores shared out.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="Sequences at a time.")] = 1,
+    modality: Annotated[str, typer.Option(help="rgb, thermal or both: the cameras to use.")] = "both",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove results of an earlier run first.")] = False,
+) -> None:
+    """Run the tracker over all sequences of a data set, each from its first true box.
+
+    Writes NAME.txt (x,y,w,h per frame, RGB pixels, the start box first), NAME_confidence.txt, NAME_time.txt (seconds of
+    the tracker) and run.json (what produced them). Started again it goes on with the sequences that are not done. A
+    sequence that fails is told, noted in errors.log and makes the exit code 1; the others go on.
+    """
+    from rich.console import Console
+
+    from ckd_tracker_ros.engine import DeviceError
+    from ckd_tracker_ros.evaluation import batch, provenance
+    from ckd_tracker_ros.network.checkpoint import CheckpointError, find_model, read_metadata
+    from ckd_tracker_ros.sequences import KINDS, SequenceError, open_data_set
+
+    console = Console()
+    if kind not in ("", *KINDS):
+        fail(f"--kind {kind!r}; allowed: {', '.join(KINDS)}")
+    if modality not in batch.MODALITY_CHOICES:
+        fail(f"--modality {modality!r}; allowed: {', '.join(batch.MODALITY_CHOICES)}")
+    with reported(CheckpointError, DeviceError, SequenceError, provenance.MixedResultsError, OSError):
+        sequences = open_data_set(data, kind or None, parse_names(names))
+        job = batch.Job(model, device, precision, batch.threads_for(processes, threads), modality, out)
+        tracker, file = job.tracker(), find_model(model)
+        run = provenance.describe(file, read_metadata(file)[0].name, tracker.description, modality, data)
+        provenance.claim(out, run, overwrite)
+    waiting = [sequence for sequence in sequences if not batch.is_done(out, sequence.name)]
+    console.print(", ".join(f"{key} {value}" for key, value in tracker.description.items()))
+    console.print(f"{len(sequences)} sequences, {len(sequences) - len(waiting)} done before")
+    outcomes = batch.evaluate(job, waiting, processes, tracker, console)
+    frames, seconds = (sum(getattr(each, what) for each in outcomes) for what in ("frames", "seconds"))
+    rate = f", {1000 * seconds / frames:.1f} ms a frame" if frames else ""
+    console.print(f"results: {out}: {frames} frames{rate}", soft_wrap=True)
+    if failed := [each.name for each in outcomes if each.error]:
+        fail(f"{len(failed)} of {len(sequences)} sequences failed: {', '.join(failed)}", FAILURE)
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Folders of NAME.txt, one folder for each tracker.")],
+    data: Annotated[Path, typer.Option(help="The data set that they are results of.")],
+    kind: Annotated[str, typer.Option(help="lasher, rgbt234, rgbt210, gtot, vtuav, or plain for the mean IoU.")] = "",
+    names: Names = "",
+    out: Annotated[Path, typer.Option(help="Folder for report.json and the plots.")] = Path("out/report"),
+    plots: Annotated[bool, typer.Option(help="Success and precision plots; need matplotlib.")] = True,
+) -> None:
+    """Score the results of trackers, side by side, as the benchmark of the data set does.
+
+    Results may be any tracker's: lines of x,y,w,h (commas, tabs or blanks), one for each frame from the start frame on.
+    Flags in attributes/ of the data set (or AttriSeqsTxt/, attr_txt/, as LasHeR and RGBT234 have them) give a row each.
+    """
+    from rich.console import Console
+
+    from ckd_tracker_ros.evaluation import attributes
+    from ckd_tracker_ros.evaluation import report as reporting
+    from ckd_tracker_ros.sequences import KINDS, SequenceError, open_data_set
+
+    console = Console()
+    if kind not in ("", *reporting.REPORT_KINDS):
+        fail(f"--kind {kind!r}; allowed: {', '.join(reporting.REPORT_KINDS)}")
+    with reported(reporting.ReportError, attributes.AttributeFileError, SequenceError, OSError):
+        sequences = open_data_set(data, kind if kind in KINDS else None, parse_names(names))
+        kind = kind or reporting.protocol_kind(sequences)
+        flagged = attributes.read_attributes(data, [sequence.name for sequence in sequences])
+        reports = [reporting.score(folder, sequences, kind, flagged) for folder in results]
+        reporting.tell_apart(reports, results)
+        out.mkdir(parents=True, exist_ok=True)
+        files = [out / "report.json"]
+        files[0].write_text(reporting.as_json(reports, kind, data.resolve().name), encoding="utf-8")
+    for table in reporting.tables(reports, kind):
+        console.print(table)
+    if plots:
+        try:
+            files += reporting.plot(reports, kind, out)
+        except ImportError as error:
+            fail(f"plots need matplotlib ({error}); without them: --no-plots", FAILURE)
+    console.print("written: " + ", ".join(str(file) for file in files), soft_wrap=True)
+
+
+def parse_names(text: str) -> list[str] | None:
+    """Names separated by commas, or the lines of the file of that name; None for all."""
+    if not text:
+        return None
+    file = Path(text)
+    words = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else text.split(",")
+    return [word.strip() for word in words if word.strip()]
 
 
 @app.command()

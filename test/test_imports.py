@@ -47,7 +47,8 @@ SCENES = {"synthetic", "sequences", "overlay"}
 NETWORK = GEOMETRY | {"network"}
 TRACKER = NETWORK | {"engine", "tracker", "target", "target_messages", "modality"}
 DEMO = {"ros.demo", "ros.demo_report"}
-CLIENTS = {"bag", "training", "evaluation", "evaluation.metrics", "evaluation.report"}
+EVALUATION = {f"evaluation.{name}" for name in ("metrics", "reliability", "provenance", "attributes", "report")}
+CLIENTS = {"bag", "training", "evaluation", *EVALUATION}
 
 # The table of DESIGN.md: a module of a room that is not listed here is an error, so that its place gets decided.
 ROOMS = {
@@ -64,8 +65,11 @@ ROOMS = {
     "bag": room(TRACKER | SCENES, "numpy rich", {"rosbags"}),
     "evaluation": room(TRACKER | SCENES | CLIENTS - {"training", "bag"}, "numpy rich"),
     **dict.fromkeys(
-        ("evaluation.metrics", "evaluation.reliability", "evaluation.report"),
+        ("evaluation.metrics", "evaluation.reliability", "evaluation.provenance", "evaluation.attributes"),
         room(GEOMETRY | {"evaluation.metrics"}, "numpy", {"matplotlib"}),
+    ),
+    "evaluation.report": room(
+        GEOMETRY | {"sequences", "evaluation.metrics", "evaluation.provenance"}, "numpy rich", {"matplotlib"}
     ),
     "ros": Room(frozenset(TRACKER | SCENES), ROS | {"numpy", "cv2"}, frozenset({"torch", "matplotlib", "rich"})),
     # For people at a terminal: no node imports these.

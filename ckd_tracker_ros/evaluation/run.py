@@ -85,6 +85,31 @@ def starts(sequence: Sequence, given: Many[Many[float]], frame: int | None = Non
     return frame, [Start(sequence.name, truth, is_truth=True)]
 
 
+def begin(tracker: Tracker, frame: RgbtFrame, targets: Many[Start]) -> list[Target]:
+    """The targets in their start frame.
+
+    Raises:
+        BoxError: a start box that cannot be tracked.
+    """
+    return [Target(start.name, "", tracker.start(frame, start.box)) for start in targets]
+
+
+def proceed(tracker: Tracker, frame: RgbtFrame, targets: Many[Target]) -> list[Target]:
+    """The targets one frame later, all in one batch."""
+    states, estimates = tracker.step_many([target.state for target in targets], frame)
+    return [advance(*each, LostSettings()) for each in zip(targets, states, estimates, strict=True)]
+
+
+def confidence_of(target: Target) -> float:
+    """0..1; 1 in the start frame, whose box was given."""
+    return 1.0 if target.estimate is None else target.estimate.confidence
+
+
+def format_box(box: NDArray[np.float64]) -> str:
+    """A line of a result file: x,y,w,h."""
+    return ",".join(f"{value:.4f}" for value in box) + "\n"
+
+
 def follow(
     tracker: Tracker,
     sequence: Sequence,
@@ -103,10 +128,9 @@ def follow(
         BoxError: a start box that cannot be tracked; nothing has been written then.
         OSError, VideoError: a file cannot be written.
     """
-    first = sequence.frame(frame)
-    current = [Target(start.name, "", tracker.start(first, start.box)) for start in targets]
+    current = begin(tracker, sequence.frame(frame), targets)
     followed = [Followed(start.name) for start in targets]
-    settings, limits = LostSettings(), None
+    limits = None
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:
         table = csv.writer(files.enter_context((out / "results.csv").open("w", newline="")))
@@ -124,16 +148,15 @@ def follow(
             image_pair = sequence.frame(number)
             truth = true_box(sequence, number)
             if number > frame:
-                states, estimates = tracker.step_many([target.state for target in current], image_pair)
-                current = [advance(*each, settings) for each in zip(current, states, estimates, strict=True)]
+                current = proceed(tracker, image_pair, current)
             for start, target, text, sums in zip(targets, current, texts, followed, strict=True):
                 box = target.state.box
-                confidence = 1.0 if target.estimate is None else target.estimate.confidence
+                confidence = confidence_of(target)
                 iou = float(boxes.iou(box, truth)) if start.is_truth and np.isfinite(truth).all() else math.nan
                 if number > frame and math.isfinite(iou):
                     sums.ious.append(iou)
                 sums.frames_lost += target.frames_lost > 0
-                text.write(",".join(f"{value:.4f}" for value in box) + "\n")
+                text.write(format_box(box))
                 values = [f"{value:.4f}" for value in (*box, confidence)]
                 table.writerow([number, start.name, *values, target.status.name, f"{iou:.4f}" if iou == iou else ""])
             if video is not None:
@@ -156,7 +179,7 @@ def _picture(
 ) -> overlay.Picture:
     marks = [overlay.Mark(truth, color=overlay.TRUTH_COLOR, dashed=True)]
     for number, target in enumerate(targets):
-        confidence = 1.0 if target.estimate is None else target.estimate.confidence
+        confidence = confidence_of(target)
         several = overlay.PALETTE[number % len(overlay.PALETTE)]
         color = several if len(targets) > 1 else overlay.STATUS_COLORS[target.status]
         marks.append(overlay.Mark(target.state.box, f"{target.id} {confidence:.2f}", color))
