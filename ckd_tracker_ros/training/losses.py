@@ -1,9 +1,12 @@
-"""Task losses of a tracking head (paper section 3.5): focal on the centre map, GIoU and L1 on the box."""
+"""Task losses of a tracking head (paper section 3.5) and the gaps that distillation closes (sections 3.2 and 3.3).
+
+Means are sums over counts, and the counts those of all processes: see `shared_counts`.
+"""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional as F
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
@@ -54,13 +57,12 @@ def centre_cells(boxes: Tensor, grid: int) -> Tensor:
     return ((boxes[:, :2] + boxes[:, 2:] / 2) * grid).round().long().clamp(0, grid - 1)
 
 
-def focal_loss(score: Tensor, target: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
-    """CenterNet's focal loss of (N, 1, F, F) scores against (N, F, F) heat maps, per positive cell of the batch."""
+def focal_losses(score: Tensor, target: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
+    """(N,) CenterNet's focal loss of (N, 1, F, F) scores against (N, F, F) heat maps, summed over each map."""
     score = score[:, 0]
-    positive = target.eq(1)
-    hit = -(score.log() * (1 - score) ** alpha)[positive].sum()
-    miss = -((1 - score).log() * score**alpha * (1 - target) ** beta)[~positive].sum()
-    return (hit + miss) / positive.sum().clamp(min=1)
+    hit = score.log() * (1 - score) ** alpha
+    miss = (1 - score).log() * score**alpha * (1 - target) ** beta
+    return -torch.where(target.eq(1), hit, miss).sum(dim=(1, 2))
 
 
 def predicted_boxes(maps: Maps, cells: Tensor) -> Tensor:
@@ -71,27 +73,78 @@ def predicted_boxes(maps: Maps, cells: Tensor) -> Tensor:
     return box_convert(torch.cat([(cells + offset) / grid, size], dim=1), "cxcywh", "xyxy")
 
 
-def task_losses(maps: Maps, boxes: Tensor, visible: Tensor) -> dict[str, Tensor]:
-    """Losses of one head, unweighted (`WEIGHTS`): `focal`, `giou`, `l1`, and for the log the mean `iou`.
+def task_losses(maps: Maps, boxes: Tensor, visible: Tensor, count: Tensor | None = None) -> dict[str, Tensor]:
+    """Losses of one head, unweighted (`WEIGHTS`), per visible target: `focal`, `giou`, `l1`.
 
     The box is learned in the true centre's cell, so that it learns from the first step on.
 
     Args:
         boxes: (N, 4) xywh in units of the crop.
         visible: (N,) bool; where False the target is not in the crop: score 0 everywhere, no box.
+        count: visible targets; those of this batch by default.
     """
+    maps = Maps(*(m.float() for m in maps))
     grid = maps.score.shape[-1]
-    target = heat_maps(boxes, grid) * visible[:, None, None]
+    count = visible.sum().clamp(min=1) if count is None else count
+    target = torch.where(visible[:, None, None], heat_maps(boxes, grid), 0)
     predicted = predicted_boxes(maps, centre_cells(boxes, grid))[visible]
     true = box_convert(boxes, "xywh", "xyxy")[visible]
-    giou = generalized_box_iou_loss(predicted, true, reduction="none")
     return {
-        "focal": focal_loss(maps.score, target),
-        "giou": giou.sum() / visible.sum().clamp(min=1),
-        "l1": F.l1_loss(predicted, true, reduction="sum") / (4 * visible.sum().clamp(min=1)),
+        "focal": focal_losses(maps.score, target).sum() / count,
+        "giou": generalized_box_iou_loss(predicted, true, reduction="sum") / count,
+        "l1": F.l1_loss(predicted, true, reduction="sum") / (4 * count),
     }
 
 
 def weighted(losses: dict[str, Tensor]) -> Tensor:
     """The sum that is minimised."""
     return sum((WEIGHTS[name] * loss for name, loss in losses.items()), torch.zeros((), device=losses["l1"].device))
+
+
+def style_gaps(a: Tensor, b: Tensor) -> Tensor:
+    """How far the styles of two modalities lie apart: mean and unbiased spread of each channel over the tokens.
+
+    Args:
+        a, b: (N, T, C) output of one block.
+
+    Returns:
+        (N,) mean squared differences over the channels.
+    """
+    (var_a, mean_a), (var_b, mean_b) = (torch.var_mean(x.float(), dim=1) for x in (a, b))
+    # the root of 0 has no gradient
+    spread_a, spread_b = (var.clamp(min=1e-12).sqrt() for var in (var_a, var_b))
+    return ((mean_a - mean_b) ** 2 + (spread_a - spread_b) ** 2).mean(dim=1)
+
+
+def content_gaps(student: Tensor, teacher: Tensor) -> Tensor:
+    """How far a student's content lies from its teacher's: what is left without style, token by token.
+
+    Args:
+        student, teacher: (N, T, C) output of one block; nothing flows back into the teacher.
+
+    Returns:
+        (N,) mean squared differences over tokens and channels.
+    """
+    return ((without_style(student) - without_style(teacher.detach())) ** 2).mean(dim=(1, 2))
+
+
+def without_style(tokens: Tensor, eps: float = 1e-5) -> Tensor:
+    """(N, T, C) tokens, each channel with mean 0 and spread 1 over the tokens (instance normalisation)."""
+    var, mean = torch.var_mean(tokens.float(), dim=1, correction=0, keepdim=True)
+    return (tokens - mean) * (var + eps).rsqrt()
+
+
+def shared_counts(counts: Tensor) -> Tensor:
+    """Divisors for sums over this process's samples, at least 1: with them, processes together do what one would.
+
+    DistributedDataParallel averages gradients over processes. A sum divided by the mean count of all processes
+    averages to the total sum over the total count, also where one process has more samples that count than another.
+
+    Args:
+        counts: (...) of this process.
+    """
+    counts = counts.detach().float()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return counts.clamp(min=1)
+    distributed.all_reduce(counts)
+    return counts.clamp(min=1) / distributed.get_world_size()
