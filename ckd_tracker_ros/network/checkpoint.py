@@ -55,6 +55,24 @@ def save(path: Path | str, student: Student, provenance: dict[str, Any], dtype: 
     save_file(tensors, str(path), metadata)
 
 
+def rewrite(source: Path | str, destination: Path | str, config: NetworkConfig, provenance: dict[str, Any]) -> None:
+    """Copy a weight file with another configuration and provenance; its tensors stay as they are, to the bit.
+
+    Args:
+        destination: may be `source`.
+
+    Raises:
+        CheckpointError: the source is missing or damaged.
+    """
+    read_metadata(source)
+    with safe_open(str(source), "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    metadata = {_CONFIG: json.dumps(config.to_dict()), _PROVENANCE: json.dumps(provenance)}
+    part = Path(destination).with_suffix(".part")
+    save_file(tensors, str(part), metadata)
+    part.replace(destination)
+
+
 def read_metadata(path: Path | str) -> tuple[NetworkConfig, dict[str, Any]]:
     """Configuration and provenance of a weight file, without reading its tensors.
 
