@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from recordings import write_recording
+from safetensors.torch import load_file
 
+from ckd_tracker_ros import boxes
 from ckd_tracker_ros.calibration import FEATURES, Calibration, features, probability
-from ckd_tracker_ros.evaluation import reliability
+from ckd_tracker_ros.evaluation import confidence, reliability
 from ckd_tracker_ros.frame import Estimate
+from ckd_tracker_ros.network import checkpoint
+from ckd_tracker_ros.sequences import SequenceError
+from ckd_tracker_ros.synthetic import Scene, SceneConfig
+from ckd_tracker_ros.tracker import Tracker
 
 
 def estimate(peak=0.8, windowed=0.8, second=0.1, present=(True, True)) -> Estimate:
@@ -121,3 +133,150 @@ def test_plot_is_written(tmp_path):
     rows, good = drawn(500, (0.0, 1.0))
     reliability.plot(tmp_path / "new" / "plot.png", [("raw", probability((0, 1), rows), good)])
     assert (tmp_path / "new" / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ---- from a model to a calibrated model
+
+
+def clips_of(folder: Path, spoilt: dict | None = None) -> tuple[Path, Path]:
+    """Two labelled clips of six frames, and the folder of their labels."""
+    for name in ("one", "two"):
+        truth = np.loadtxt(write_recording(folder / "clips" / name, 6, 8) / "groundtruth.txt", delimiter=",")
+        rows = [*truth[1:5].tolist(), None]
+        (folder / "labels").mkdir(exist_ok=True)
+        label = {"kind": "thing", "first_frame": 1, "boxes_xywh": rows}
+        (folder / "labels" / f"{name}.json").write_text(json.dumps(spoilt or {"body": label, "far": label}))
+    return folder / "clips", folder / "labels"
+
+
+def samples_of(n: int) -> list[confidence.Sample]:
+    """Steps of which the truth is known: a high peak is a hit, more often than not."""
+    rng = np.random.default_rng(0)
+    peaks = rng.uniform(0.1, 0.9, n)
+    hits = rng.random(n) < probability((0.5, 2.0), features(peaks, peaks, 0.1, 2)[:, :2])
+    return [
+        confidence.Sample("scenes", f"video_{i % 10}", "body", i, 2, peak, peak, peak, 0.1, 9.0, 8.0, 8.0, 0.8 * hit)
+        for i, (peak, hit) in enumerate(zip(peaks.tolist(), hits.tolist()))
+    ]
+
+
+def command(capsys, *arguments: object) -> str:
+    """What a run prints."""
+    confidence.main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def test_a_labelled_clip_is_followed_as_the_tracker_does(tmp_path, tiny_tracker):
+    cases = list(confidence.clip_cases(*clips_of(tmp_path), ["two"]))
+    assert [(case.video, case.target, case.cameras) for case in cases] == [
+        ("two", "body", ("rgb", "thermal")), ("two", "body", ("rgb",)),
+        ("two", "far", ("rgb", "thermal")), ("two", "far", ("thermal",)),
+    ]  # fmt: skip
+    samples = list(confidence.follow(tiny_tracker, cases[0]))
+    sequence = cases[0].open()
+    state = tiny_tracker.start(sequence.frame(1), sequence.boxes[0])
+    for sample in samples[:3]:
+        state, estimate = tiny_tracker.step(state, sequence.frame(sample.frame))
+        assert (sample.peak, sample.second_peak, sample.cameras) == (estimate.peak, estimate.second_peak, 2)
+        assert sample.iou == boxes.iou(estimate.box, sequence.boxes[sample.frame - 1])
+    assert [sample.frame for sample in samples] == [2, 3, 4, 5]
+    assert samples[3].iou == 0, "the target is not there"
+    assert next(iter(confidence.follow(tiny_tracker, cases[3]))).cameras == 1
+
+
+def test_scenes_are_the_same_each_time_and_some_have_one_camera():
+    first, second = (list(confidence.scene_cases(4)) for _ in range(2))
+    assert [case.cameras for case in first] == [("rgb", "thermal"), ("rgb", "thermal"), ("rgb",), ("thermal",)]
+    np.testing.assert_array_equal(first[1].open().boxes, second[1].open().boxes)
+    assert len({case.video for case in first}) == 4
+
+
+def test_samples_come_back_from_their_file(tmp_path):
+    samples = samples_of(5)
+    confidence.write_samples(tmp_path / "new" / "samples.csv", samples)
+    assert confidence.read_samples(tmp_path / "new" / "samples.csv") == samples
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="other.csv is no table of group, video"):
+        confidence.read_samples(tmp_path / "other.csv")
+
+
+def test_a_model_gets_its_calibration_and_keeps_its_weights(tmp_path, tiny_checkpoint, capsys):
+    confidence.write_samples(tmp_path / "samples.csv", samples_of(2000))
+    model = tmp_path / "calibrated.safetensors"
+    text = command(
+        capsys, "--model", tiny_checkpoint, "--samples", tmp_path / "samples.csv", "--results", tmp_path,
+        "--write", model,
+    )  # fmt: skip
+    assert "lost.confidence" in text and (tmp_path / "reliability.png").is_file()
+    before, after = (load_file(path) for path in (tiny_checkpoint, model))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    (old, source), (new, provenance) = (checkpoint.read_metadata(path) for path in (tiny_checkpoint, model))
+    assert new == replace(old, calibration=new.calibration) and old.calibration is None
+    assert provenance.items() > source.items()
+    summary = provenance["calibration"]
+    assert (summary["samples"], summary["videos"]) == (2000, 10)
+    assert summary["ece"] < 0.05 and summary["auroc"] > 0.7
+    assert 0 < summary["lost_confidence"] <= summary["lost_recover"] < 1
+
+    raw, calibrated = (Tracker.from_checkpoint(path, device="cpu") for path in (tiny_checkpoint, model))
+    scene = Scene(SceneConfig(width=160, height=120, frames=2, size=(30.0, 40.0)), seed=4)
+    estimates = [
+        tracker.step(tracker.start(scene.frame(0), scene.boxes(0)[0]), scene.frame(1))[1]
+        for tracker in (raw, calibrated)
+    ]
+    assert estimates[0].confidence == estimates[0].peak == estimates[1].peak
+    assert estimates[1].confidence == Calibration(new.calibration).confidence(estimates[0]) != estimates[0].confidence
+    np.testing.assert_array_equal(estimates[0].box, estimates[1].box)
+
+
+def test_from_recordings_to_samples_without_a_fit(tmp_path, tiny_checkpoint, capsys):
+    write_recording(tmp_path / "data" / "one", 4, 8)
+    out = tmp_path / "out"
+    text = command(
+        capsys, "--model", tiny_checkpoint, "--device", "cpu", "--results", out, "--evaluate", tmp_path / "data"
+    )
+    samples = confidence.read_samples(out / "samples.csv")
+    assert [sample.frame for sample in samples] == [1, 2, 3]
+    assert "calibration (" not in text and (out / "reliability.png").is_file()
+
+
+def test_every_twentieth_drone_video(tmp_path):
+    records = []
+    for number in range(20):
+        recording = write_recording(tmp_path / f"video_{number:02}", 2, 8) if number == 19 else tmp_path
+        for frame in range(2):
+            file = f"{recording.name}/infrared/{frame:06}.png"
+            records.append({"file": file, "boxes_xywh": [[50 + frame, 40, 30, 30]], "sequence": f"v{number:02}"})
+    (tmp_path / "annotations.json").write_text(json.dumps(records))
+    (case,) = confidence.drone_cases(tmp_path)
+    sequence = case.open()
+    assert (case.video, case.cameras, len(sequence)) == ("v19", ("thermal",), 2)
+    np.testing.assert_array_equal(sequence.boxes, [[50, 40, 30, 30], [51, 40, 30, 30]])
+    assert sequence.frame(1).present == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--clips", "here"), "go together"),
+        (("--model", "nonesuch"), "no model 'nonesuch'"),
+        (("--samples", "nowhere.csv"), "nowhere.csv"),
+        (("--evaluate", "data", "--write", "model"), "only judges"),
+        (("--drones", "nowhere"), "nowhere"),
+        (("--clips", "CLIPS", "--labels", "LABELS", "--only", "three"), "no clip 'three'; it has: one, two"),
+        (("--clips", "CLIPS", "--labels", "nowhere"), "first_frame, boxes_xywh"),
+    ],
+)
+def test_wrong_options_end_with_one_line(tmp_path, tiny_checkpoint, capsys, arguments, words):
+    clips, labels = clips_of(tmp_path)
+    places = {"CLIPS": clips, "LABELS": labels}
+    arguments = [str(places.get(argument, argument)) for argument in arguments]
+    with pytest.raises(SystemExit) as end:
+        confidence.main(["--model", str(tiny_checkpoint), "--results", str(tmp_path), "--scenes", "0", *arguments])
+    assert end.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_spoilt_labels_are_named(tmp_path):
+    with pytest.raises(SequenceError, match=r"labels cannot be used: .*expected: clip -> target"):
+        list(confidence.clip_cases(*clips_of(tmp_path, {"body": {"boxes": []}}), []))
