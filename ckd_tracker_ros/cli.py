@@ -218,6 +218,40 @@ def convert(
 
 
 @app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="YAML file, or the name of an installed one, such as smoke.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: out/train/NAME.")] = None,
+    device: Device = "auto",
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after that long; 0: no limit.")] = 0.0,
+) -> None:
+    """Train a student; goes on where OUT stopped. Several GPUs: torchrun ... -m ckd_tracker_ros.cli train CONFIG."""
+    import logging
+
+    from rich.console import Console
+
+    from ckd_tracker_ros.engine import DeviceError
+    from ckd_tracker_ros.network.checkpoint import CheckpointError
+    from ckd_tracker_ros.training import config as settings
+    from ckd_tracker_ros.training import data, loop
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    expected = (settings.ConfigError, data.DataError, DeviceError, CheckpointError, data.SequenceError, OSError)
+    with reported(*expected):
+        chosen = settings.load_config(config, changes)
+        folder = out or Path("out/train") / chosen.name
+        try:
+            outcome = loop.train(chosen, folder, device, minutes, Console())
+        except loop.TrainingError as error:
+            fail(error, FAILURE)
+    typer.echo(f"{outcome.reason} at step {outcome.step}: {folder}")
+    if outcome.reason == "stopped":
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Data set: benchmark, folder of sequences, or videos with tracks.json.")],
     out: Annotated[Path, typer.Option(help="Folder for the results of this one model.")],
