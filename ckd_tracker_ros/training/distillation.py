@@ -159,7 +159,7 @@ class CoupledDistillation(nn.Module):
         Args:
             batch: crops, or what `early` made of them.
         """
-        batch = self._after_early(batch)
+        batch = self._prepared(batch)
         targets = batch.boxes.shape[1]
         boxes, visible = batch.boxes.flatten(0, 1), batch.visible.flatten()  # (N * K, 4), (N * K,)
         present = batch.present.repeat_interleave(targets, dim=0)  # (N * K, M)
@@ -182,7 +182,8 @@ class CoupledDistillation(nn.Module):
             rows = (samples[:, None] * targets + torch.arange(targets, device=samples.device)).flatten()
             features = self._features(teacher, lesson, slice(i, i + 1), taught=False)
             maps = teacher.head(features.tokens)
-            losses |= _named(name, task_losses(maps, boxes[rows], masks[name][rows], counts[name]))
+            task = task_losses(maps, boxes[rows], visible[rows], counts[name])
+            losses |= _named(name, {term: loss * batch.present[:, i].any() for term, loss in task.items()})
             if self._compares("content"):
                 blocks = zip(student.blocks, features.blocks)
                 gaps = sum(content_gaps(ours[rows, i], theirs[:, 0]) for ours, theirs in blocks)
@@ -192,15 +193,15 @@ class CoupledDistillation(nn.Module):
 
     def maps(self, batch: Batch | Tokens) -> Maps:
         """What the student says about each of the N * K targets."""
-        features = self._features(self.student, self._after_early(batch), slice(None), taught=True)
+        features = self._features(self.student, self._prepared(batch), slice(None), taught=True)
         return self.student.head(features.tokens)
 
     @torch.no_grad()
     def early(self, batch: Batch) -> Tokens:
         """Run the frozen early blocks, once for all branches; search crops twice where tokens are hidden."""
-        templates, searches = self._normalized(batch)
-        precision, everything = self.absent_z.dtype, torch.ones_like(batch.present)
-        templates, searches = templates.to(precision), searches.to(precision)
+        batch, precision = self._normalized(batch), self.absent_z.dtype
+        templates, searches = batch.templates.to(precision), batch.searches.to(precision)
+        everything = torch.ones_like(batch.present)
         with torch.autocast(searches.device.type, enabled=False):
             z = self.frozen.embed(templates, everything[:, None].expand(templates.shape[:3]), "z")
             seen = whole = None
@@ -223,16 +224,20 @@ class CoupledDistillation(nn.Module):
     def _compares(self, name: str) -> bool:
         return self.config.teachers and getattr(self.config, name) > 0
 
-    def _after_early(self, batch: Batch | Tokens) -> Batch | Tokens:
-        return self.early(batch) if self.config.early_frozen and isinstance(batch, Batch) else batch
+    def _prepared(self, batch: Batch | Tokens) -> Batch | Tokens:
+        """Tokens where early blocks are frozen, else normalised crops."""
+        if isinstance(batch, Tokens):
+            return batch
+        return self.early(batch) if self.config.early_frozen else self._normalized(batch)
 
-    def _normalized(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Templates and searches; zero where absent, since pixels of NaN would have gradients of NaN."""
+    def _normalized(self, batch: Batch) -> Batch:
+        """Crops as networks want them; zero where absent, since pixels of NaN would have gradients of NaN."""
         flags = batch.present[:, :, None, None, None]
-        mean, std = self.student.mean, self.student.std
-        pairs = ((batch.templates, flags[:, None]), (batch.searches, flags))
-        templates, searches = (torch.where(flag, (crops - mean) / std, 0) for crops, flag in pairs)
-        return templates, searches
+        templates, searches = (
+            torch.where(flag, (crops - self.student.mean) / self.student.std, 0)
+            for crops, flag in ((batch.templates, flags[:, None]), (batch.searches, flags))
+        )
+        return batch._replace(templates=templates, searches=searches)
 
     def _features(self, network: Student, batch: Batch | Tokens, part: slice, taught: bool) -> Features:
         """A network over all N * K targets; it has the modalities of `part`. Tokens are hidden from who is taught."""
@@ -244,9 +249,8 @@ class CoupledDistillation(nn.Module):
             z = torch.where(each[..., None, None], z, self.absent_z).float()
             x = torch.where(present[..., None, None], x, self.absent_x).float()
         else:
-            templates, searches = self._normalized(batch)
-            z = network.embed(templates[:, :, part].flatten(0, 1), each, "z")
-            x = network.embed(searches[:, part], present, "x", hidden=batch.hidden if taught else None)
+            z = network.embed(batch.templates[:, :, part].flatten(0, 1), each, "z")
+            x = network.embed(batch.searches[:, part], present, "x", hidden=batch.hidden if taught else None)
         z = network.mark(z, each, batch.extents.flatten(0, 1))
         compared = self._compares("style") or self._compares("content")
         return network.join(z, x.repeat_interleave(targets, dim=0), each, keep_blocks=compared)
