@@ -1,4 +1,4 @@
-"""Training data as contexts: square regions, six times a target's size, that crops are later drawn from.
+"""Training data as contexts: square regions, by default six times a target's size, that crops are later drawn from.
 
 A track is the same target in one or several contexts. Stills give tracks of one, videos and scenes of more. Reading
 images is slow and done once; drawing crops from a bank of contexts runs on the training device.
@@ -28,7 +28,7 @@ from ckd_tracker_ros.frame import Image, RgbtFrame
 log = logging.getLogger(__name__)
 
 FACTOR, SIDE = 6.0, 256
-"""Side of a context in units of sqrt(width * height) of the box, and in pixels."""
+"""Side of a context in units of sqrt(width * height) of the box, and in pixels, where nothing else is asked for."""
 
 MIN_SIZE = 12.0
 """Targets under this sqrt(width * height), in pixels, are left out: mostly blur after enlarging."""
@@ -38,7 +38,7 @@ class Context(NamedTuple):
     """One view of a target.
 
     Attributes:
-        pixels: (4, SIDE, SIDE) uint8, RGB and thermal; zero where a modality is missing.
+        pixels: (4, side, side) uint8, RGB and thermal; zero where a modality is missing.
         box: (4,) xywh in context pixels.
         inside: (4,) xyxy part of the context that lies in the image.
         has: (2,) which of RGB and thermal were recorded.
@@ -58,7 +58,7 @@ class Bank:
     """All contexts on one device.
 
     Attributes:
-        pixels (K, 4, SIDE, SIDE) uint8, boxes (K, 4), inside (K, 4), has (K, 2): see `Context`.
+        pixels (K, 4, side, side) uint8, boxes (K, 4), inside (K, 4), has (K, 2): see `Context`.
         first, count: (T,) the contexts of each track.
         weight: (T,) how often each track is drawn.
     """
@@ -76,23 +76,29 @@ class Bank:
         return Bank(*(tensor.to(device) for tensor in vars(self).values()))
 
 
-def make_context(frame: RgbtFrame, box: NDArray) -> Context:
+def make_context(frame: RgbtFrame, box: NDArray, factor: float = FACTOR, side: int = SIDE) -> Context:
     """Cut the context around an xywh box; 16-bit thermal is mapped by this frame's own limits."""
-    square = square_around(box, FACTOR, SIDE)
-    pixels = np.zeros((4, SIDE, SIDE), np.uint8)
+    square = square_around(box, factor, side)
+    pixels = np.zeros((4, side, side), np.uint8)
     for image, channels in zip(frame.images, (slice(0, 3), slice(3, 4))):
         if image is not None:
             limits = thermal.measure(image, thermal.ThermalSettings())
-            crop = cut(image, square, SIDE, np.eye(3), limits)
+            crop = cut(image, square, side, np.eye(3), limits)
             pixels[channels] = np.moveaxis(crop, -1, 0)[: channels.stop - channels.start]
     width, height = frame.size
     shift = np.array([square.left, square.top])
-    inside = np.clip((np.array([0, 0, width - 1, height - 1]) - np.tile(shift, 2)) * square.scale, 0, SIDE)
+    inside = np.clip((np.array([0, 0, width - 1, height - 1]) - np.tile(shift, 2)) * square.scale, 0, side)
     placed = np.concatenate([(np.asarray(box)[:2] - shift), np.asarray(box)[2:]]) * square.scale
     return Context(pixels, placed.astype(np.float32), inside.astype(np.float32), np.array(frame.present))
 
 
-def still_tracks(records: list[dict], folder: Path, most: int) -> list[Track]:
+def misplaced(box: NDArray, size: tuple[int, int]) -> bool:
+    """Whether a box cannot be right: its centre is outside an image of this (w, h), or it is larger."""
+    centre = np.asarray(box)[:2] + np.asarray(box)[2:] / 2
+    return not (((centre >= 0) & (centre <= size)).all() and (np.asarray(box)[2:] <= 1.2 * np.array(size)).all())
+
+
+def still_tracks(records: list[dict], folder: Path, most: int, factor: float = FACTOR, side: int = SIDE) -> list[Track]:
     """Tracks of annotated images (all of one video, or one still): each box, at most `most` per image."""
     tracks: dict[str, Track] = {}
     for record in records:
@@ -104,14 +110,18 @@ def still_tracks(records: list[dict], folder: Path, most: int) -> list[Track]:
             continue
         frame = RgbtFrame((None, Image(pixels, "mono")) if mono else (Image(pixels, "bgr"), None))
         boxes = [np.array(box) for box in record["boxes_xywh"] if np.sqrt(max(box[2] * box[3], 0)) >= MIN_SIZE]
+        wrong = [box.tolist() for box in boxes if misplaced(box, frame.size)]
+        if wrong:
+            log.warning("%s has a wrong annotation %s (%d): left out", path, wrong[0], len(wrong))
+            boxes = [box for box in boxes if not misplaced(box, frame.size)]
         rng = np.random.default_rng(len(boxes))
         for i in rng.permutation(len(boxes))[:most]:
             name = record["sequence"] if "sequence" in record else f"{record['file']}/{i}"
-            tracks.setdefault(name, []).append(make_context(frame, boxes[i]))
+            tracks.setdefault(name, []).append(make_context(frame, boxes[i], factor, side))
     return list(tracks.values())
 
 
-def clip_tracks(folder: Path, patches: int) -> list[Track]:
+def clip_tracks(folder: Path, patches: int, factor: float = FACTOR, side: int = SIDE) -> list[Track]:
     """Any patch of an aligned RGB-thermal clip without boxes is a target: the camera hardly moves within it."""
     visible, infrared = (sorted((folder / name).iterdir()) for name in ("visible", "infrared"))
     frames = []
@@ -132,14 +142,14 @@ def clip_tracks(folder: Path, patches: int) -> list[Track]:
         size, aspect = np.exp(rng.uniform(np.log(24), np.log(150))), np.exp(rng.uniform(-0.7, 0.7))
         w, h = size * np.sqrt(aspect), size / np.sqrt(aspect)
         box = np.array([rng.uniform(0, width - w), rng.uniform(0, height - h), w, h])
-        tracks.append([make_context(frame, box) for frame in frames])
+        tracks.append([make_context(frame, box, factor, side) for frame in frames])
         x, y, w, h = tracks[-1][0].box.astype(int)
         if tracks[-1][0].pixels[:, y : y + h, x : x + w].std(axis=(1, 2)).max() < 12:
             tracks.pop()  # sky or wall: cannot be found again
     return tracks
 
 
-def scene_tracks(seed: int, views: int) -> list[Track]:
+def scene_tracks(seed: int, views: int, factor: float = FACTOR, side: int = SIDE) -> list[Track]:
     """The targets of one generated scene at `views` moments."""
     from ckd_tracker_ros.synthetic import Scene, random_config
 
@@ -150,19 +160,29 @@ def scene_tracks(seed: int, views: int) -> list[Track]:
         frame = scene.frame(i)
         for target, (box, share) in enumerate(zip(scene.boxes(i), scene.visible(i))):
             if share > 0.5 and np.sqrt(box[2] * box[3]) >= MIN_SIZE:
-                tracks.setdefault(target, []).append(make_context(frame, box))
+                tracks.setdefault(target, []).append(make_context(frame, box, factor, side))
     return list(tracks.values())
 
 
+Job = tuple[float, Callable[[], list[Track]]]
+"""Weight of the tracks, and a function that reads them; it may be pickled."""
+
+
 def jobs(
-    data: Path | None, scenes: int, first_seed: int = 0, weights: Mapping[str, float] | None = None
-) -> Iterator[tuple[float, Callable[[], list[Track]]]]:
-    """Everything to read: (weight of its tracks, function that reads it).
+    data: Path | None,
+    scenes: int,
+    first_seed: int = 0,
+    weights: Mapping[str, float] | None = None,
+    factor: float = FACTOR,
+    side: int = SIDE,
+) -> Iterator[Job]:
+    """Everything to read.
 
     Args:
         data: folder with `<set>/annotations.json` or `<set>/<clip>/visible|infrared` below it; None for scenes alone.
         scenes: how many generated scenes.
         weights: how often the tracks of a set are drawn, by the name of its folder; 1 for sets that are not named.
+        factor, side: of the contexts, see `FACTOR`.
     """
     weights = weights or {}
     for path in sorted(data.glob("*/annotations.json")) if data else []:
@@ -170,20 +190,40 @@ def jobs(
         for record in json.loads(path.read_text()):
             groups.setdefault(record.get("sequence", record["file"]), []).append(record)
         for group in groups.values():
-            yield weights.get(path.parent.name, 1.0), partial(still_tracks, group, path.parent, 4)
+            yield weights.get(path.parent.name, 1.0), partial(still_tracks, group, path.parent, 4, factor, side)
     for folder in sorted(data.glob("*/*/infrared")) if data else []:
-        yield weights.get(folder.parents[1].name, 1.0), partial(clip_tracks, folder.parent, 90)
+        yield weights.get(folder.parents[1].name, 1.0), partial(clip_tracks, folder.parent, 90, factor, side)
     for seed in range(first_seed, first_seed + scenes):
-        yield weights.get("scenes", 1.0), partial(scene_tracks, seed, 8)
+        yield weights.get("scenes", 1.0), partial(scene_tracks, seed, 8, factor, side)
 
 
-def _run(job: tuple[float, Callable[[], list[Track]]]) -> tuple[float, list[Track]]:
+class _Messages(logging.Handler):
+    """Keeps what is logged: a process of a pool has no log of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def _run(job: Job) -> tuple[float, list[Track], list[str]]:
     cv2.setNumThreads(1)
-    return job[0], job[1]()
+    messages = _Messages()
+    logger = logging.getLogger(__package__.partition(".")[0])
+    logger.addHandler(messages)
+    try:
+        return job[0], job[1](), messages.texts
+    finally:
+        logger.removeHandler(messages)
 
 
-def build(work: Iterable[tuple[float, Callable[[], list[Track]]]], processes: int) -> Bank:
+def build(work: Iterable[Job], processes: int, problems: list[str] | None = None) -> Bank:
     """Read all jobs in parallel; the order, and so the bank, does not depend on the number of processes.
+
+    Args:
+        problems: what had to be left out is added here, and logged.
 
     Raises:
         ValueError: not a single track.
@@ -191,11 +231,20 @@ def build(work: Iterable[tuple[float, Callable[[], list[Track]]]], processes: in
     tracks: list[Track] = []
     weights: list[float] = []
     with get_context("spawn").Pool(processes) as pool:
-        for weight, found in pool.imap(_run, list(work), chunksize=8):
+        for weight, found, left_out in pool.imap(_run, list(work), chunksize=8):
             tracks += found
             weights += [weight] * len(found)
+            for text in left_out:
+                log.warning(text)
+            if problems is not None:
+                problems += left_out
     if not tracks:
         raise ValueError("no track in the training data: no annotated image, no clip and no scene could be read")
+    return stack(tracks, weights)
+
+
+def stack(tracks: list[Track], weights: list[float]) -> Bank:
+    """A bank of tracks, and how often each is drawn."""
     contexts = [context for track in tracks for context in track]
     count = torch.tensor([len(track) for track in tracks])
     stacked = (torch.from_numpy(np.stack(column)) for column in zip(*contexts))
