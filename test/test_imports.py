@@ -61,7 +61,7 @@ ROOMS = {
     "network": room(GEOMETRY, "numpy torch timm safetensors"),
     "engine": room(NETWORK, "numpy torch"),
     **dict.fromkeys(("tracker", "target", "target_messages", "modality"), room(TRACKER, "numpy torch")),
-    "training": room(TRACKER | SCENES, "numpy torch torchvision timm safetensors cv2 rich"),
+    "training": room(TRACKER | SCENES, "numpy torch torchvision timm safetensors cv2 rich yaml", {"matplotlib"}),
     "bag": room(TRACKER | SCENES, "numpy rich", {"rosbags"}),
     "evaluation": room(TRACKER | SCENES | CLIENTS - {"training", "bag"}, "numpy rich"),
     **dict.fromkeys(
