@@ -17,13 +17,17 @@ DATA = {
 for folder, patterns in {
     "launch": ["*.launch.py"],
     "config": ["*.yaml", "*.xml"],
+    "config/train": ["*.yaml"],
     "models": ["*.safetensors", "*.md"],
+    "ckd_tracker_msgs/msg": ["*.msg"],  # bags are written without ROS
 }.items():
     files = [path for pattern in patterns for path in sorted((ROOT / folder).glob(pattern))]
     DATA[f"{SHARE}/{folder}"] = [path.relative_to(ROOT).as_posix() for path in files]
 
 DEMO = ["matplotlib"]
-TEST = [*DEMO, "hypothesis", "pytest", "ruff"]
+BAG = ["rosbags>=0.11"]
+TRAIN = [*DEMO, "tensorboard"]
+TEST = [*DEMO, *BAG, "hypothesis", "pytest", "rgbt>=1.0.1", "ruff"]
 
 setup(
     name=NAME,
@@ -41,6 +45,7 @@ setup(
     install_requires=[
         "numpy",
         "opencv-python-headless",
+        "pyyaml",
         "rich",
         "safetensors",
         "timm>=1.0",
@@ -48,7 +53,7 @@ setup(
         "torchvision",
         "typer>=0.12",
     ],
-    extras_require={"demo": DEMO, "test": TEST},
+    extras_require={"bag": BAG, "demo": DEMO, "test": TEST, "train": TRAIN},
     entry_points={
         "console_scripts": [
             f"ckd-tracker = {NAME}.cli:main",

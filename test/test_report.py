@@ -195,6 +195,21 @@ def test_a_layout_of_several_benchmarks_asks_which(benchmark, tmp_path):
         assert content["trackers"]["it"]["scores"][metric] == 1
 
 
+def test_rgbt210_is_scored_with_its_initial_boxes_file(benchmark, tmp_path):
+    folder, results = benchmark("lasher", "rgbt210"), write_results(tmp_path / "it", [50, 0, 0, 0])
+    for name, truth in TRUTHS.items():
+        np.savetxt(folder / name / "init.txt", truth + [50, 0, 0, 0], "%d", ",")
+    content = report(results, "--data", folder, "--no-plots", out=tmp_path / "report")
+    assert content["kind"] == "rgbt210" and content["trackers"]["it"]["scores"] == {"PR": 1, "SR": 20 / 21}
+
+
+def test_a_benchmark_without_the_truth_it_is_scored_with_is_refused(benchmark, tmp_path):
+    folder, results = benchmark("lasher"), write_results(tmp_path / "it")
+    (folder / "left" / "infrared.txt").unlink()
+    told = refused("report", results, "--data", folder, "--kind", "rgbt234", "--out", tmp_path / "report")
+    assert "left has no visible and infrared truth, which rgbt234 is scored with" in told
+
+
 def test_long_results_are_cut_only_where_the_benchmark_does(data, benchmark, tmp_path):
     results = write_results(tmp_path / "it")
     np.savetxt(results / "left.txt", np.vstack([LEFT, LEFT]), "%d", ",")

@@ -16,7 +16,7 @@ from rich.table import Table
 from ckd_tracker_ros.evaluation import provenance
 from ckd_tracker_ros.evaluation.metrics import PROTOCOLS, Protocol, Score, frame_values, summarize
 from ckd_tracker_ros.sequences import LazySequence, Sequence, SequenceError
-from ckd_tracker_ros.sequences.benchmarks import BENCHMARKS, read_rows
+from ckd_tracker_ros.sequences.benchmarks import BENCHMARKS, INIT, read_rows
 
 PLAIN = "plain"
 REPORT_KINDS = tuple(PROTOCOLS)
@@ -102,17 +102,22 @@ def annotated_rows(result: NDArray, sequence: Sequence, file: Path, longer: bool
     raise ReportError(f"{file} has {len(result)} rows; expected for {sequence.name}: {expected}")
 
 
-def _truths(sequence: Sequence, protocol: Protocol, kind: str) -> list[NDArray]:
+def _truths(sequence: LazySequence, protocol: Protocol, kind: str) -> list[NDArray]:
     """The true boxes that the protocol compares with, visible first."""
-    known = [truth for truth in sequence.truths if truth is not None]
-    used = known[:1] if kind == PLAIN else sequence.truths[: protocol.truths]
-    needed = [truth for truth in used if truth is not None]
-    if len(needed) < protocol.truths or not len(sequence.annotated):
+    used = list(sequence.truths[: protocol.truths])
+    if kind == PLAIN:
+        used = [truth for truth in sequence.truths if truth is not None][:1]
+    elif kind == "rgbt210":
+        # Its one published truth; in most sequences it differs from the visible.txt that came with RGBT234.
+        init = read_rows(sequence.path / INIT)
+        used = used if init is None or len(init) < len(sequence.annotated) else [init[: len(sequence.annotated)]]
+    found = [truth for truth in used if truth is not None]
+    if len(found) < protocol.truths or not len(sequence.annotated):
         which = "visible and infrared truth" if protocol.truths == 2 else "true boxes"
         raise ReportError(f"{sequence.name} has no {which}, which {kind} is scored with")
-    if not np.isfinite(needed).all() and kind not in (PLAIN, "vtuav"):
+    if not np.isfinite(found).all() and kind not in (PLAIN, "vtuav"):
         raise ReportError(f"{sequence.name} has true boxes that are not finite, which {kind} does not know")
-    return needed
+    return found
 
 
 def score(
