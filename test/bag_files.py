@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ def header(stamp_ns: int, frame_id: str) -> Any:
 
 
 def raw(pixels: np.ndarray, stamp_ns: int, frame_id: str) -> Any:
-    """sensor_msgs/Image of (H, W, 3) RGB or (H, W) grey pixels of 8 or 16 bits."""
-    encoding = "rgb8" if pixels.ndim == 3 else f"mono{8 * pixels.itemsize}"
+    """sensor_msgs/Image of (H, W, 3) BGR or (H, W) grey pixels of 8 or 16 bits."""
+    encoding = "bgr8" if pixels.ndim == 3 else f"mono{8 * pixels.itemsize}"
     return _NAMED["sensor_msgs/msg/Image"](
         header=header(stamp_ns, frame_id), height=pixels.shape[0], width=pixels.shape[1], encoding=encoding,
         is_bigendian=0, step=pixels[0].nbytes, data=np.frombuffer(pixels.tobytes(), np.uint8),
@@ -48,10 +49,11 @@ def raw(pixels: np.ndarray, stamp_ns: int, frame_id: str) -> Any:
 def compressed(pixels: np.ndarray, stamp_ns: int, frame_id: str) -> Any:
     """sensor_msgs/CompressedImage: JPEG of 8-bit pixels, PNG of 16-bit ones."""
     kind = "jpeg" if pixels.dtype == np.uint8 else "png"
-    data = cv2.imencode(f".{kind}", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1]
+    data = cv2.imencode(f".{kind}", pixels)[1]
     return _NAMED["sensor_msgs/msg/CompressedImage"](header=header(stamp_ns, frame_id), format=kind, data=data.ravel())
 
 
+@functools.cache
 def scene(frames: int, thermal_bits: int = 16) -> Scene:
     config = SceneConfig(width=160, height=120, frames=frames, size=(30.0, 40.0), thermal_bits=thermal_bits)
     return Scene(config, seed=4)
@@ -59,10 +61,10 @@ def scene(frames: int, thermal_bits: int = 16) -> Scene:
 
 def recording(frames: int, thermal_bits: int = 16, images: Any = raw, topics: tuple[str, str] = TOPICS) -> list[Sent]:
     """Both cameras of a scene in step, the thermal stamps 3 ms behind; boxes are those of `scene`."""
-    sent = []
+    sent, seen = [], scene(frames, thermal_bits)
     for index in range(frames):
         stamp_ns = FIRST_NS + index * PERIOD_NS
-        for camera, image in enumerate(scene(frames, thermal_bits).frame(index).images):
+        for camera, image in enumerate(seen.frame(index).images):
             message = images(image.pixels, stamp_ns + camera * 3_000_000, ("rgb_camera", "thermal_camera")[camera])
             sent.append(Sent(topics[camera], stamp_ns + (1 + camera) * LATE_NS, message))
     return sent

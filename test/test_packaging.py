@@ -208,6 +208,7 @@ def test_a_wheel_holds_what_a_robot_needs(tmp_path: Path) -> None:
         f"{PACKAGE}/models/small.safetensors",
         f"{PACKAGE}/models/small.md",
         *(f"{PACKAGE}/config/{name}" for name in settings),
+        *(f"{PACKAGE}/ckd_tracker_msgs/msg/{path.name}" for path in (ROOT / "ckd_tracker_msgs" / "msg").iterdir()),
     }
     modules = {name for name in names if name.endswith(".py") and not name.startswith(share)}
     assert modules == {file.relative_to(source).as_posix() for file in (source / PACKAGE).rglob("*.py")}
