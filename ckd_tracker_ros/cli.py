@@ -5,6 +5,7 @@ Every command imports what it needs when it runs, so that `--help` answers at on
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -346,8 +347,8 @@ def parse_names(text: str) -> list[str] | None:
     """Names separated by commas, or the lines of the file of that name; None for all."""
     if not text:
         return None
-    file = Path(text)
-    words = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else text.split(",")
+    is_file = os.path.isfile(text)  # unlike Path's, no error for a list that is too long for a file's name
+    words = Path(text).read_text(encoding="utf-8-sig").splitlines() if is_file else text.split(",")
     return [word.strip() for word in words if word.strip()]
 
 

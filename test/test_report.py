@@ -102,7 +102,7 @@ def test_names_choose_sequences(data, tmp_path):
     (results / "left.txt").unlink()
     listed = tmp_path / "some.txt"
     listed.write_text("right\n\n")
-    for names in ("right", listed):
+    for names in ("right", listed, "right," * 200):
         content = report(results, "--data", data, "--names", names, "--no-plots", out=tmp_path / "report")
         assert list(content["trackers"]["it"]["sequences"]) == ["right"]
 

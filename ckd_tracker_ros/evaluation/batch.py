@@ -177,11 +177,12 @@ def in_processes(job: Job, sequences: Many[LazySequence], processes: int) -> Ite
                 busy[ours] = process, waiting.popleft()
                 _give(ours, busy[ours][1])
             for pipe in wait(list(busy)):
-                process, sequence = busy.pop(pipe)
+                process, sequence = busy[pipe]
                 try:
                     yield pipe.recv()
                 except (EOFError, OSError):
                     process.join()
+                    del busy[pipe]
                     yield Outcome(sequence.name, error=f"its process ended with exit code {process.exitcode}")
                     continue
                 if waiting:
@@ -190,6 +191,7 @@ def in_processes(job: Job, sequences: Many[LazySequence], processes: int) -> Ite
                 else:
                     _give(pipe, None)
                     process.join()
+                    del busy[pipe]
     finally:
         for process, _ in busy.values():
             process.terminate()
