@@ -25,7 +25,7 @@ for folder, patterns in {
     DATA[f"{SHARE}/{folder}"] = [path.relative_to(ROOT).as_posix() for path in files]
 
 DEMO = ["matplotlib"]
-BAG = ["rosbags>=0.11"]
+BAG = ["rosbags>=0.11.9"]
 TRAIN = [*DEMO, "tensorboard"]
 TEST = [*DEMO, *BAG, "hypothesis", "pytest", "rgbt>=1.0.1", "ruff"]
 
