@@ -182,24 +182,26 @@ def follow(tracker: Tracker, case: Case) -> Iterator[Sample]:
         )  # fmt: skip
 
 
-def collect(tracker: Tracker, cases: list[Case], console: Console) -> list[Sample]:
+def collect(tracker: Tracker, cases: list[Case], console: Console) -> Iterator[Sample]:
     """All samples; a target whose first box is too small is left out, and said so."""
-    samples: list[Sample] = []
     for case in track(cases, "following", console=console, transient=True, disable=not console.is_terminal):
         try:
-            samples += follow(tracker, case)
+            yield from follow(tracker, case)
         except BoxError as error:
             console.print(f"{case.video} {case.target} left out: {error}", markup=False)
-    return samples
 
 
-def write_samples(file: Path, samples: list[Sample]) -> None:
-    """As a table with the names of `Sample`'s fields."""
+def write_samples(file: Path, samples: Iterable[Sample]) -> list[Sample]:
+    """As a table with the names of `Sample`'s fields, each line as its sample comes; gives the samples back."""
+    written = []
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="") as stream:
         table = csv.DictWriter(stream, [field.name for field in fields(Sample)])
         table.writeheader()
-        table.writerows(asdict(sample) for sample in samples)
+        for sample in samples:
+            table.writerow(asdict(sample))
+            written.append(sample)
+    return written
 
 
 def read_samples(file: Path) -> list[Sample]:
@@ -301,8 +303,8 @@ def main(arguments: list[str] | None = None) -> None:
                     cases += clip_cases(given.clips, given.labels, [name for name in given.only.split(",") if name])
                 if given.drones:
                     cases += drone_cases(given.drones)
-            samples = collect(Tracker.from_checkpoint(model, given.device), cases, console)
-            write_samples(given.results / "samples.csv", samples)
+            tracker = Tracker.from_checkpoint(model, given.device)
+            samples = write_samples(given.results / "samples.csv", collect(tracker, cases, console))
         if given.evaluate:
             own, peak, good = column(samples, "confidence"), column(samples, "peak"), column(samples, "iou") > 0.5
             console.print(judged(samples, {"peak": peak, "confidence": own}))
