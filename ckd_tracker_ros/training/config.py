@@ -46,7 +46,10 @@ class DataConfig:
     Attributes:
         stills: folder of `<set>/annotations.json` and `<set>/<clip>/visible|infrared`; empty for none.
         scenes: generated scenes.
-        weights: how often the tracks of a set of stills, or of "scenes", are drawn, against 1.
+        labels: file of boxes for the clips among them: clip -> target -> `first_frame` and `boxes_xywh`; a name in
+            `config/train` will do. Empty for none.
+        boxes: most boxes that are taken of one image, by set of stills; 4 for the others.
+        weights: how often the tracks of a set of stills, of "labels" or of "scenes" are drawn, against 1.
         sequences: recordings with boxes.
         views: moments of each recording that are kept in memory; 0: frames are read while training, for data sets
             that are larger than the memory.
@@ -59,6 +62,8 @@ class DataConfig:
     """
 
     stills: str = ""
+    labels: str = ""
+    boxes: dict[str, int] = field(default_factory=dict)
     scenes: int = setting(0, 0)
     weights: dict[str, float] = field(default_factory=dict)
     sequences: tuple[SequenceSet, ...] = ()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -149,6 +149,32 @@ def clip_tracks(folder: Path, patches: int, factor: float = FACTOR, side: int = 
     return tracks
 
 
+def labelled_tracks(folder: Path, labels: Mapping[str, Any], factor: float = FACTOR, side: int = SIDE) -> list[Track]:
+    """The labelled targets of an aligned RGB-thermal clip, in every second frame.
+
+    Args:
+        folder: with `visible/` and `infrared/`.
+        labels: target -> `first_frame` and `boxes_xywh`, a box for each frame from there on.
+    """
+    tracks: dict[str, Track] = {}
+    visible, infrared = (sorted((folder / name).iterdir()) for name in ("visible", "infrared"))
+    for i, paths in enumerate(zip(visible, infrared)):
+        flags = (cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE)
+        colour, grey = (cv2.imread(str(path), flag) for path, flag in zip(paths, flags))
+        if colour is None or grey is None:
+            log.warning("cannot read %s or %s: left out", *paths)
+            continue
+        frame = RgbtFrame((Image(colour, "bgr"), Image(grey, "mono")))
+        for name, label in labels.items():
+            row = i - label["first_frame"]
+            if row % 2 or not 0 <= row < len(label["boxes_xywh"]):
+                continue
+            box = np.array(label["boxes_xywh"][row])
+            if np.sqrt(box[2] * box[3]) >= MIN_SIZE:
+                tracks.setdefault(name, []).append(make_context(frame, box, factor, side))
+    return list(tracks.values())
+
+
 def scene_tracks(seed: int, views: int, factor: float = FACTOR, side: int = SIDE) -> list[Track]:
     """The targets of one generated scene at `views` moments."""
     from ckd_tracker_ros.synthetic import Scene, random_config
@@ -173,6 +199,8 @@ def jobs(
     scenes: int,
     first_seed: int = 0,
     weights: Mapping[str, float] | None = None,
+    boxes: Mapping[str, int] | None = None,
+    labels: Path | None = None,
     factor: float = FACTOR,
     side: int = SIDE,
 ) -> Iterator[Job]:
@@ -182,17 +210,27 @@ def jobs(
         data: folder with `<set>/annotations.json` or `<set>/<clip>/visible|infrared` below it; None for scenes alone.
         scenes: how many generated scenes.
         weights: how often the tracks of a set are drawn, by the name of its folder; 1 for sets that are not named.
+        boxes: most boxes that are taken of one image of a set; 4 for sets that are not named.
+        labels: file of clip -> target -> `first_frame` and `boxes_xywh`, for clips without boxes; their weight is that
+            of the set "labels".
         factor, side: of the contexts, see `FACTOR`.
     """
-    weights = weights or {}
+    weights, boxes = weights or {}, boxes or {}
+    labelled = json.loads(labels.read_text(encoding="utf-8")) if labels else {}
     for path in sorted(data.glob("*/annotations.json")) if data else []:
         groups: dict[str, list[dict]] = {}
         for record in json.loads(path.read_text()):
             groups.setdefault(record.get("sequence", record["file"]), []).append(record)
+        name = path.parent.name
         for group in groups.values():
-            yield weights.get(path.parent.name, 1.0), partial(still_tracks, group, path.parent, 4, factor, side)
+            read = partial(still_tracks, group, path.parent, boxes.get(name, 4), factor, side)
+            yield weights.get(name, 1.0), read
     for folder in sorted(data.glob("*/*/infrared")) if data else []:
-        yield weights.get(folder.parents[1].name, 1.0), partial(clip_tracks, folder.parent, 90, factor, side)
+        clip = folder.parent
+        yield weights.get(clip.parent.name, 1.0), partial(clip_tracks, clip, 90, factor, side)
+        if clip.name in labelled:
+            read = partial(labelled_tracks, clip, labelled[clip.name], factor, side)
+            yield weights.get("labels", 1.0), read
     for seed in range(first_seed, first_seed + scenes):
         yield weights.get("scenes", 1.0), partial(scene_tracks, seed, 8, factor, side)
 

@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from ckd_tracker_ros import sequences
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.sequences import SequenceError, open_data_set, true_box
-from ckd_tracker_ros.training.config import DataConfig, SequenceSet
+from ckd_tracker_ros.share import share_folders
+from ckd_tracker_ros.training.config import FOLDER, DataConfig, SequenceSet
 from ckd_tracker_ros.training.contexts import Bank, Context, Job, Track, build, jobs, make_context, misplaced, stack
 from ckd_tracker_ros.training.samples import Batch, SampleConfig, Sampler
 
@@ -267,10 +268,26 @@ def _memory_jobs(shape: Shape) -> Iterator[Job]:
     if data.stills and not Path(data.stills).is_dir():
         raise DataError(f"data.stills is {data.stills!r}: no such folder")
     stills = Path(data.stills) if data.stills else None
-    yield from jobs(stills, data.scenes, weights=data.weights, factor=data.context, side=shape.side)
+    labels = find_labels(data.labels) if data.labels else None
+    yield from jobs(
+        stills, data.scenes, weights=data.weights, boxes=data.boxes, labels=labels, factor=data.context, side=shape.side
+    )
     for group in data.sequences:
         for sequence in _open(group):
             yield group.weight, partial(sequence_tracks, sequence, shape)
+
+
+def find_labels(name_or_path: str) -> Path:
+    """The file of a path, or of a name in the `config/train` of the share folders.
+
+    Raises:
+        DataError: there is none.
+    """
+    places = [Path(name_or_path).expanduser(), *(folder / FOLDER / name_or_path for folder in share_folders())]
+    for place in places:
+        if place.is_file():
+            return place
+    raise DataError(f"data.labels is {name_or_path!r}; looked for: {', '.join(map(str, places))}")
 
 
 def sequence_tracks(sequence: sequences.Sequence, shape: Shape) -> list[Track]:

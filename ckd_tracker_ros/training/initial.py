@@ -16,6 +16,7 @@ from ckd_tracker_ros.network.checkpoint import CheckpointError
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.network.convert import converted, read
 from ckd_tracker_ros.network.student import BRANCH_NAMES, SHARED_BRANCH, Student
+from ckd_tracker_ros.network.vit import Branch
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def initial_student(config: NetworkConfig, source: str = "", drop_path: float = 
     student = Student(config, drop_path)
     if config.joint_from:
         for branch, _ in student.branches:
-            _mark_target(branch.joint_embed_z, config.template_grid)
+            _mark_target(branch, config)
     nn.init.constant_(student.box_head.conv5_ctr.bias, -math.log(99))  # one cell in a hundred holds a centre
     nn.init.constant_(student.box_head.conv5_size.bias, -1.1)  # a quarter of the crop
     if source:
@@ -60,13 +61,17 @@ def initial_student(config: NetworkConfig, source: str = "", drop_path: float = 
 
 
 @torch.no_grad()
-def _mark_target(table: Tensor, grid: int) -> None:
-    """Template tokens start out knowing whether they show the target (the middle) or what is around it."""
-    line = torch.linspace(-1, 1, grid)
+def _mark_target(branch: Branch, config: NetworkConfig) -> None:
+    """Template tokens start out knowing whether they show the target or what is around it."""
+    direction = torch.randn(config.width, generator=torch.Generator().manual_seed(0))
+    if config.target_embed:
+        branch.joint_embed_z.copy_(-direction.expand_as(branch.joint_embed_z))
+        branch.target_embed.copy_(2 * direction.expand_as(branch.target_embed))
+        return
+    line = torch.linspace(-1, 1, config.template_grid)
     distance = (line[:, None] ** 2 + line[None, :] ** 2).flatten()
     sign = torch.tanh(4 * (0.4 - distance))  # 1 in the middle, -1 in the corners
-    direction = torch.randn(table.shape[-1], generator=torch.Generator().manual_seed(0))
-    table.copy_(sign[None, :, None] * direction)
+    branch.joint_embed_z.copy_(sign[None, :, None] * direction)
 
 
 def _own(path: Path, config: NetworkConfig) -> tuple[Tensors, str] | None:

@@ -89,7 +89,9 @@ class Journal:
         shown = {
             name: value for name, value in row.items() if name in ("total", "iou", "near", "ms", "style", "content")
         }
-        console.print(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in shown.items()))
+        console.print(
+            f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in shown.items()), soft_wrap=True
+        )
 
     def _names(self) -> list[str]:
         return list(dict.fromkeys(name for row in self._rows for name in row))

@@ -1,12 +1,13 @@
 """Drawing training pairs from a bank of contexts, a whole batch at a time, on the training device.
 
-Geometry is the same for both modalities, photometry is not. A modality that was never recorded is rendered from the
-other one. The lesson behind the pasted rivals: on static pairs a network learns to find the salient object and forgets
-to compare it with the template.
+Geometry is the same for both modalities up to a small misalignment, photometry is not. A modality that was never
+recorded is rendered from the other one. Several targets are put into every search crop and each of them is asked for in
+turn: on crops with one target a network learns to find the salient object and forgets to compare it with the template.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,24 +16,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ckd_tracker_ros.network.config import NetworkConfig
-from ckd_tracker_ros.training.contexts import SIDE, Bank
+from ckd_tracker_ros.training.contexts import Bank
 
 
 class Batch(NamedTuple):
-    """Training pairs.
+    """N search crops with K targets each, in M modalities.
 
     Attributes:
-        templates (N, 2, 3, T, T), searches (N, 2, 3, S, S): grey levels 0..255, float.
-        present: (N, 2) bool.
-        boxes: (N, 4) xywh in units of the search crop.
-        visible: (N,) bool, whether the target is in the search crop at all.
+        templates (N, K, M, 3, T, T), searches (N, M, 3, S, S): grey levels 0..255, float.
+        extents: (N, K, 2) width and height of the target's box in units of the template crop.
+        present: (N, M) bool.
+        boxes: (N, K, 4) xywh in units of the search crop.
+        visible: (N, K) bool, whether the target is in the search crop at all.
+        hidden: (N, F * F) bool, search tokens hidden from the students, the same in all modalities.
     """
 
     templates: Tensor
+    extents: Tensor
     searches: Tensor
     present: Tensor
     boxes: Tensor
     visible: Tensor
+    hidden: Tensor
 
 
 @dataclass(frozen=True)
@@ -40,244 +45,331 @@ class SampleConfig:
     """How hard the pairs are; probabilities unless said otherwise.
 
     Attributes:
+        targets: K, how many targets are asked for in one search crop; all but the first are pasted into it.
         scale_jitter: standard deviation of the logarithm of the search crop's side.
         centre_jitter: largest distance of the target from the crop's centre, share of its side.
-        rivals: how many other targets are pasted into the search crop at most.
+        near: the target is close to the centre, as it is while it is being tracked, instead of anywhere.
+        stretch: standard deviation of the logarithm of the change of aspect.
+        warp: the target bends, by a few percent of its size.
+        turn: the search crop is turned by a few degrees.
+        misalignment: standard deviation of the shift of thermal against RGB, share of the target's size.
         paste: the target itself is pasted into another scene.
         absent_target: another place is searched.
-        blind: one modality of the search crop is dark or fogged.
+        fill: another image lies behind the border, instead of black.
+        blind: one modality of the search crop is dark or fogged, and in half of these cases of the template too.
         missing: one modality is absent, in template and search.
+        hidden: a search token is hidden from the students (masked modelling).
+        occluded: a plain patch covers a part of the target.
+        photometry: strength of the changes of brightness, contrast, colour, blur and noise; 0 for none.
     """
 
+    targets: int = 3
     scale_jitter: float = 0.3
     centre_jitter: float = 0.38
-    rivals: int = 2
+    near: float = 0.5
+    stretch: float = 0.12
+    warp: float = 0.4
+    turn: float = 0.3
+    misalignment: float = 0.03
     paste: float = 0.25
     absent_target: float = 0.06
-    blind: float = 0.3
-    missing: float = 0.16
+    fill: float = 0.6
+    blind: float = 0.45
+    missing: float = 0.25
+    hidden: float = 0.0
+    occluded: float = 0.15
+    photometry: float = 1.0
 
 
 class _View(NamedTuple):
-    """Which part of a context a crop shows: centre (N, 2) and side (N, 2) in context pixels, angle (N,)."""
+    """Which part of a context a crop shows.
+
+    Attributes:
+        centre, side: (N, 2) in context pixels.
+        angle: (N,).
+        bend: (N, 2, 4, 4) displacement in context pixels.
+        thermal_shift: (N, 2) of thermal against RGB, in context pixels.
+    """
 
     centre: Tensor
     side: Tensor
     angle: Tensor
+    bend: Tensor
+    thermal_shift: Tensor
+
+
+class _Draws:
+    """Random numbers of N samples, each from a generator of its own: a sample does not depend on its batch."""
+
+    def __init__(self, numbers: Iterable[int], seed: int, device: torch.device) -> None:
+        self.device = device
+        self._generators = [torch.Generator(device).manual_seed(seed * 1_000_000_007 + number) for number in numbers]
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """(N, *shape) between low and high."""
+        rows = [torch.rand(shape, device=self.device, generator=g) for g in self._generators]
+        return torch.stack(rows) * (high - low) + low
+
+    def normal(self, *shape: int) -> Tensor:
+        """(N, *shape) of mean 0 and spread 1."""
+        return torch.stack([torch.randn(shape, device=self.device, generator=g) for g in self._generators])
+
+    def chance(self, probability: float, *ones: int) -> Tensor:
+        """(N, *ones) bool."""
+        return self.uniform(0, 1, *ones) < probability
 
 
 class Sampler:
-    """Draws batches; the same generator state gives the same batch."""
+    """Draws batches; the same numbers and seed give the same samples, whatever batch they are drawn in."""
 
-    def __init__(self, bank: Bank, network: NetworkConfig, config: SampleConfig, generator: torch.Generator) -> None:
-        self._bank, self._network, self._config, self._generator = bank, network, config, generator
+    def __init__(self, bank: Bank, network: NetworkConfig, config: SampleConfig) -> None:
+        self._bank, self._network, self._config = bank, network, config
         self._device = bank.pixels.device
+        self._cumulated = bank.weight.double().cumsum(0)
 
-    def draw(self, n: int) -> Batch:
-        """`n` training pairs."""
-        config, bank = self._config, self._bank
-        track = torch.multinomial(bank.weight, n, replacement=True, generator=self._generator)
-        old, new = (self._context_of(track) for _ in range(2))
-        flip = self._chance(n, 0.5)
-        style = self._style(n)
+    def draw(self, numbers: Iterable[int], seed: int) -> Batch:
+        """Training samples of the given global numbers."""
+        config, network = self._config, self._network
+        draws = _Draws(numbers, seed, self._device)
+        targets = [self._target(draws) for _ in range(config.targets)]
 
-        view = self._template_view(old)
-        template = self._render(old, view, self._network.template_size, flip, style)[0]
+        search, boxes = self._scene(targets[0], draws)
+        cells = _cells(network.search_size, self._device)
+        present_target = ~draws.chance(config.absent_target)
+        other = self._target(draws)
+        elsewhere = self._render(other, self._search_view(other.new, draws), network.search_size).pixels
+        pasted = draws.chance(config.paste)[:, None, None, None]
+        around = _soft_box(cells, boxes, draws.uniform(1.0, 1.5))
+        search = torch.where(pasted, around * search + (1 - around) * elsewhere, search)
+        search = torch.where(present_target[:, None, None, None], search, elsewhere)
 
-        view = self._search_view(new)
-        search, inside, boxes = self._render(new, view, self._network.search_size, flip, style)
-        other = self._other(n)
-        elsewhere, _, _ = self._render(other, self._search_view(other), self._network.search_size, flip, self._style(n))
-        fill = torch.where(self._chance(n, 0.6)[:, None, None, None], elsewhere, 0)
-        search = torch.where(inside, search, fill)
+        taken = _soft_box(cells, boxes, torch.ones_like(boxes[:, 0]), soft=0.02) * present_target[:, None, None, None]
+        all_boxes, visible, levels = [boxes], [present_target], [torch.zeros_like(search[:, :, :1, :1])]
+        for rival in targets[1:]:
+            search, taken, *labels = self._paste_rival(rival, search, taken, boxes, cells, draws)
+            for column, label in zip((all_boxes, visible, levels), labels):
+                column.append(label)
+        search = self._occlude(search, boxes, cells, draws)
 
-        cells = _cells(self._network.search_size, self._device)
-        around = _soft_box(cells, boxes, self._uniform(n, 1.0, 1.5))
-        pasted = around * search + (1 - around) * elsewhere
-        search = torch.where(self._chance(n, config.paste)[:, None, None, None], pasted, search)
-        visible = ~self._chance(n, config.absent_target)
-        search = torch.where(visible[:, None, None, None], search, elsewhere)
-        for _ in range(config.rivals):
-            search = self._paste_rival(search, boxes, visible, cells)
-        search = self._occlude(search, boxes, cells)
-
-        present = self.present(n)
+        templates = [self._template(target, level, draws) for target, level in zip(targets, levels)]
+        fog = self._fog(draws)
         return Batch(
-            self._photometry(template, 0.7),
-            self._photometry(self._blind(search), 1.0),
-            present,
-            boxes,
-            visible,
+            templates=torch.stack(
+                [self._photometry(fog.over(pixels, of_template=True), 0.7, draws) for pixels, _ in templates], dim=1
+            ),
+            extents=torch.stack([extent for _, extent in templates], dim=1),
+            searches=self._photometry(fog.over(search, of_template=False), 1.0, draws),
+            present=self._present(draws),
+            boxes=torch.stack(all_boxes, dim=1),
+            visible=torch.stack(visible, dim=1),
+            hidden=draws.chance(config.hidden, network.search_grid**2),
         )
 
-    # ---- random numbers
+    # ---- what is shown
 
-    def _uniform(self, n: int, low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(n, *shape, device=self._device, generator=self._generator) * (high - low) + low
+    def _target(self, draws: _Draws) -> _Target:
+        """A track, two of its contexts, and how it looks."""
+        old, new = self._pick(draws)
+        size = (self._bank.boxes[old, 2:].prod(1)).sqrt()[:, None]
+        shift = draws.normal(2) * self._config.misalignment * size
+        return _Target(old, new, draws.chance(0.5), _style(draws), shift)
 
-    def _normal(self, n: int, *shape: int) -> Tensor:
-        return torch.randn(n, *shape, device=self._device, generator=self._generator)
+    def _pick(self, draws: _Draws) -> tuple[Tensor, Tensor]:
+        """(N,) contexts of a track, for the template and for the search crop."""
+        place = draws.uniform(0, 1).double() * self._cumulated[-1]
+        track = torch.searchsorted(self._cumulated, place, right=True).clamp(max=len(self._cumulated) - 1)
+        count, first = self._bank.count[track], self._bank.first[track]
+        old, new = (first + (draws.uniform(0, 1) * count).long().clamp(max=count - 1) for _ in range(2))
+        return old, new
 
-    def _chance(self, n: int, probability: float) -> Tensor:
-        return self._uniform(n, 0, 1) < probability
-
-    def _context_of(self, track: Tensor) -> Tensor:
-        count = self._bank.count[track]
-        return self._bank.first[track] + (self._uniform(len(track), 0, 1) * count).long().clamp(max=count - 1)
-
-    def _other(self, n: int) -> Tensor:
-        return self._context_of(torch.multinomial(self._bank.weight, n, replacement=True, generator=self._generator))
-
-    # ---- geometry
-
-    def _template_view(self, index: Tensor) -> _View:
-        n, box = len(index), self._bank.boxes[index]
+    def _template(self, target: _Target, level: Tensor, draws: _Draws) -> tuple[Tensor, Tensor]:
+        """(N, 4, T, T) pixels and (N, 2) extent of the target; `level` is added to its grey levels."""
+        box = self._bank.boxes[target.old]
         size = (box[:, 2] * box[:, 3]).sqrt()[:, None]
-        side = size * self._network.template_factor * (0.06 * self._normal(n, 1)).exp()
-        centre = box[:, :2] + box[:, 2:] / 2 + size * 0.04 * self._normal(n, 2)
-        return _View(centre, side.expand(-1, 2), torch.zeros(n, device=self._device))
+        side = size * self._network.template_factor * (0.06 * draws.normal(1)).exp()
+        centre = box[:, :2] + box[:, 2:] / 2 + size * 0.04 * draws.normal(2)
+        still = torch.zeros(len(box), 2, 4, 4, device=self._device)
+        view = _View(centre, side.expand(-1, 2), torch.zeros_like(box[:, 0]), still, target.thermal_shift)
+        shown = self._render(target._replace(new=target.old), view, self._network.template_size)
+        return (shown.pixels + level).clamp(0, 255) * shown.inside, shown.boxes[:, 2:]
 
-    def _search_view(self, index: Tensor) -> _View:
-        n, box, config = len(index), self._bank.boxes[index], self._config
+    def _search_view(self, index: Tensor, draws: _Draws) -> _View:
+        box, config = self._bank.boxes[index], self._config
         size = (box[:, 2] * box[:, 3]).sqrt()[:, None]
-        scale = (config.scale_jitter * self._normal(n, 1)).clamp(-0.8, 0.6).exp()
-        stretch = (0.08 * self._normal(n, 1)).exp()
+        scale = (config.scale_jitter * draws.normal(1)).clamp(-0.8, 0.6).exp()
+        stretch = (config.stretch * draws.normal(1)).exp()
         side = size * self._network.search_factor * scale * torch.cat([stretch, 1 / stretch], dim=1)
-        far = self._uniform(n, -1, 1, 2) * config.centre_jitter
-        near = (0.08 * self._normal(n, 2)).clamp(-config.centre_jitter, config.centre_jitter)
-        shift = torch.where(self._chance(n, 0.5)[:, None], far, near)
-        angle = torch.where(self._chance(n, 0.3), self._normal(n) * 0.08, torch.zeros(n, device=self._device))
-        return _View(box[:, :2] + box[:, 2:] / 2 + shift * side, side, angle)
+        far = draws.uniform(-1, 1, 2) * config.centre_jitter
+        near = (0.08 * draws.normal(2)).clamp(-config.centre_jitter, config.centre_jitter)
+        shift = torch.where(draws.chance(config.near, 1), near, far)
+        angle = draws.normal() * 0.08 * draws.chance(config.turn)
+        bend = draws.normal(2, 4, 4) * (0.05 * size * draws.chance(config.warp, 1))[:, :, None, None]
+        still = torch.zeros_like(shift)
+        return _View(box[:, :2] + box[:, 2:] / 2 + shift * side, side, angle, bend, still)
 
-    def _render(
-        self, index: Tensor, view: _View, size: int, flip: Tensor, style: _Style
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 4, S, S) pixels, (N, 1, S, S) where they are of the image, (N, 4) xywh box in units of the crop."""
-        bank = self._bank
+    def _scene(self, target: _Target, draws: _Draws) -> tuple[Tensor, Tensor]:
+        """(N, 4, S, S) search crops around the first target and (N, 4) its box; other images behind the border."""
+        view = self._search_view(target.new, draws)._replace(thermal_shift=target.thermal_shift)
+        shown = self._render(target, view, self._network.search_size)
+        behind = self._target(draws)
+        fill = self._render(behind, self._search_view(behind.new, draws), self._network.search_size).pixels
+        fill = fill * draws.chance(self._config.fill)[:, None, None, None]
+        return torch.where(shown.inside, shown.pixels, fill), shown.boxes
+
+    def _paste_rival(
+        self, rival: _Target, search: Tensor, taken: Tensor, boxes: Tensor, cells: tuple[Tensor, Tensor], draws: _Draws
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Another target about as large as the first one, sometimes as bright; never over what is `taken`.
+
+        Returns:
+            Search crops, taken places, the rival's boxes (N, 4), whether it can be seen (N,), and the grey levels
+            (N, 4, 1, 1) that were added to it.
+        """
+        place = draws.uniform(0.1, 0.9, 2)
+        size = (boxes[:, 2] * boxes[:, 3]).sqrt().clamp(0.05, 0.6) * (0.25 * draws.normal()).exp()
+        box = self._bank.boxes[rival.new]
+        stretch = (self._config.stretch * draws.normal(1)).exp()
+        side = ((box[:, 2] * box[:, 3]).sqrt() / size)[:, None] * torch.cat([stretch, 1 / stretch], dim=1)
+        centre = box[:, :2] + box[:, 2:] / 2 - (place - 0.5) * side
+        still = torch.zeros(len(box), 2, 4, 4, device=self._device)
+        view = _View(centre, side, torch.zeros_like(box[:, 0]), still, rival.thermal_shift)
+        shown = self._render(rival, view, search.shape[-1])
+        whole = _soft_box(cells, shown.boxes, torch.ones_like(size), soft=0.02)
+        mask = _soft_box(cells, shown.boxes, draws.uniform(1.0, 1.4)) * shown.inside * (1 - taken)
+        mask = mask * draws.chance(0.85)[:, None, None, None]
+        seen = (mask * whole).sum((1, 2, 3)) > 0.65 * whole.sum((1, 2, 3)).clamp(min=1)
+        alike = draws.chance(0.3)[:, None, None, None]
+        level = torch.where(alike, _mean_under(search, taken) - _mean_under(shown.pixels, mask), 0)
+        search = mask * (shown.pixels + level).clamp(0, 255) + (1 - mask) * search
+        return search, torch.maximum(taken, mask * whole), shown.boxes, seen, level
+
+    def _render(self, target: _Target, view: _View, size: int) -> _Shown:
+        """The target's newer context in a view."""
+        bank, index = self._bank, target.new
         u, v = _cells(size, self._device)
-        mirrored = torch.where(flip, -1.0, 1.0)[:, None, None]
+        mirrored = torch.where(target.flip, -1.0, 1.0)
         cos, sin = view.angle.cos()[:, None, None], view.angle.sin()[:, None, None]
-        du, dv = (u - 0.5) * mirrored * view.side[:, 0, None, None], (v - 0.5) * view.side[:, 1, None, None]
+        du, dv = (
+            (u - 0.5) * mirrored[:, None, None] * view.side[:, 0, None, None],
+            (v - 0.5) * view.side[:, 1, None, None],
+        )
         x = view.centre[:, 0, None, None] + cos * du - sin * dv
         y = view.centre[:, 1, None, None] + sin * du + cos * dv
-        grid = torch.stack([x, y], dim=-1) * (2 / SIDE) - 1
-        pixels = F.grid_sample(bank.pixels[index].float(), grid, align_corners=False)
+        if view.bend.any():
+            bend = F.interpolate(view.bend, size=(size, size), mode="bilinear", align_corners=True)
+            x, y = x + bend[:, 0], y + bend[:, 1]
+        pixels = torch.cat(
+            [
+                F.grid_sample(part.float(), _sampling(x + shift[:, 0], y + shift[:, 1], part), align_corners=False)
+                for part, shift in zip(
+                    (bank.pixels[index, :3], bank.pixels[index, 3:]),
+                    (torch.zeros_like(view.thermal_shift)[:, :, None, None], view.thermal_shift[:, :, None, None]),
+                )
+            ],
+            dim=1,
+        )
         left, top, right, bottom = (edge[:, None, None] for edge in bank.inside[index].unbind(1))
         inside = ((x > left) & (x < right) & (y > top) & (y < bottom))[:, None]
 
         box = bank.boxes[index]
-        middle = box[:, :2] + box[:, 2:] / 2
-        offset = middle - view.centre
+        offset = box[:, :2] + box[:, 2:] / 2 - view.centre
         c, s = view.angle.cos(), view.angle.sin()
         offset = torch.stack([c * offset[:, 0] + s * offset[:, 1], c * offset[:, 1] - s * offset[:, 0]], dim=1)
-        offset = offset * torch.stack([torch.where(flip, -1.0, 1.0), torch.ones_like(c)], dim=1)
+        offset = offset * torch.stack([mirrored, torch.ones_like(c)], dim=1)
         wh = box[:, 2:] / view.side
         boxes = torch.cat([offset / view.side + 0.5 - wh / 2, wh], dim=1)
 
         hot = _soft_box((u, v), boxes, torch.ones_like(c), round_=True)
-        return style.complete(pixels, bank.has[index], hot), inside, boxes
+        return _Shown(target.style.complete(pixels, bank.has[index], hot), inside, boxes)
 
-    def _paste_rival(self, search: Tensor, boxes: Tensor, visible: Tensor, cells: tuple[Tensor, Tensor]) -> Tensor:
-        """Another target, about as large as the true one and sometimes as bright, beside it."""
-        n, bank = len(search), self._bank
-        other = self._other(n)
-        place = self._uniform(n, 0.1, 0.9, 2)
-        size = (boxes[:, 2] * boxes[:, 3]).sqrt().clamp(0.05, 0.6) * (0.25 * self._normal(n)).exp()
-        box = bank.boxes[other]
-        side = ((box[:, 2] * box[:, 3]).sqrt() / size)[:, None].expand(-1, 2)
-        centre = box[:, :2] + box[:, 2:] / 2 - (place - 0.5) * side
-        view = _View(centre, side, torch.zeros(n, device=self._device))
-        none = torch.zeros(n, dtype=torch.bool, device=self._device)
-        rival, inside, rival_boxes = self._render(other, view, search.shape[-1], none, self._style(n))
-        mask = _soft_box(cells, rival_boxes, self._uniform(n, 1.0, 1.4)) * inside
-        own = _soft_box(cells, boxes, torch.ones(n, device=self._device), soft=0.02) * visible[:, None, None, None]
-        alike = self._chance(n, 0.3)[:, None, None, None]
-        rival = torch.where(alike, rival + _mean_under(search, own) - _mean_under(rival, mask), rival)
-        mask = mask * (1 - own) * self._chance(n, 0.6)[:, None, None, None]  # never over the target
-        return mask * rival.clamp(0, 255) + (1 - mask) * search
-
-    def _occlude(self, search: Tensor, boxes: Tensor, cells: tuple[Tensor, Tensor]) -> Tensor:
-        """A plain patch over a part of the target, now and then."""
-        n = len(search)
-        wh = boxes[:, 2:] * self._uniform(n, 0.2, 0.7, 2)
-        corner = boxes[:, :2] + self._uniform(n, 0, 1, 2) * (boxes[:, 2:] - wh)
-        mask = _soft_box(cells, torch.cat([corner, wh], dim=1), torch.ones(n, device=self._device), soft=0.02)
-        mask = mask * self._chance(n, 0.15)[:, None, None, None]
-        return mask * self._uniform(n, 0, 255, 4, 1, 1) + (1 - mask) * search
+    def _occlude(self, search: Tensor, boxes: Tensor, cells: tuple[Tensor, Tensor], draws: _Draws) -> Tensor:
+        """A plain patch over a part of the first target, now and then."""
+        wh = boxes[:, 2:] * draws.uniform(0.2, 0.7, 2)
+        corner = boxes[:, :2] + draws.uniform(0, 1, 2) * (boxes[:, 2:] - wh)
+        mask = _soft_box(cells, torch.cat([corner, wh], dim=1), torch.ones_like(wh[:, 0]), soft=0.02)
+        mask = mask * draws.chance(self._config.occluded)[:, None, None, None]
+        return mask * draws.uniform(0, 255, 4, 1, 1) + (1 - mask) * search
 
     # ---- photometry
 
-    def _style(self, n: int) -> _Style:
-        """How a missing modality of these targets looks: drawn once for template and search."""
-        device = self._device
-        weights = torch.rand(n, 3, 1, 1, device=device, generator=self._generator) + 0.1
-        return _Style(
-            weights / weights.sum(dim=1, keepdim=True),
-            self._lut(n, 1),
-            self._lut(n, 3, shared=0.7),
-            torch.where(self._chance(n, 0.5), self._uniform(n, -70, 130), torch.zeros(n, device=device)),
-            self._chance(n, 0.6),
-        )
-
-    def _lut(self, n: int, channels: int, shared: float = 0.0) -> Tensor:
-        """(N, channels, 9) grey curves: mostly rising or falling, sometimes neither."""
-        steps = self._normal(n, channels, 8).abs() + 0.2
-        steps = shared * steps.mean(dim=1, keepdim=True) + (1 - shared) * steps
-        bumpy = self._chance(n, 0.3)[:, None, None]
-        steps = torch.where(bumpy, steps * self._normal(n, 1, 8).sign(), steps)
-        curve = F.pad(steps.cumsum(-1), (1, 0))
-        low, high = curve.amin(-1, keepdim=True), curve.amax(-1, keepdim=True)
-        curve = (curve - low) / (high - low).clamp(min=1e-3)
-        curve = torch.where(self._chance(n, 0.3)[:, None, None], 1 - curve, curve)
-        span = self._uniform(n, 0.3, 1.0, 1, 1)
-        return 255 * (curve * span + (1 - span) * self._uniform(n, 0, 1, 1, 1))
-
-    def _blind(self, search: Tensor) -> Tensor:
-        """Darkness or fog over one modality of the search crop."""
-        n, size = len(search), search.shape[-1]
-        left = self._uniform(n, 0.0, 0.4)[:, None, None, None]
-        fog = F.interpolate(self._uniform(n, 0, 1, 1, 4, 4), size=(size, size), mode="bilinear") * 120
-        fog = fog + self._uniform(n, 0, 140, 1, 1, 1)
-        fog = torch.where(self._chance(n, 0.4)[:, None, None, None], fog * 0.1, fog)
-        fogged = left * search + (1 - left) * fog
-        draw = self._uniform(n, 0, 1)[:, None, None, None]
+    def _fog(self, draws: _Draws) -> _Fog:
+        clouds = [
+            F.interpolate(draws.uniform(0, 120, 1, 4, 4), size=(size, size), mode="bilinear")
+            for size in (self._network.template_size, self._network.search_size)
+        ]
+        dark = draws.chance(0.4, 1, 1, 1)
+        level, left, draw = draws.uniform(0, 140, 1, 1, 1), draws.uniform(0, 0.4, 1, 1, 1), draws.uniform(0, 1, 1, 1, 1)
+        clouds = [torch.where(dark, 0.1 * (cloud + level), cloud + level) for cloud in clouds]
         share = self._config.blind
-        rgb, thermal_ = search.split([3, 1], dim=1)
-        rgb = torch.where(draw < share * 0.7, fogged[:, :3], rgb)
-        thermal_ = torch.where((draw >= share * 0.7) & (draw < share), fogged[:, 3:], thermal_)
-        return torch.cat([rgb, thermal_], dim=1)
+        hits = (draw < 0.7 * share, (draw >= 0.7 * share) & (draw < share))
+        return _Fog(clouds[0], clouds[1], left, hits, draws.chance(0.5, 1, 1, 1))
 
-    def _photometry(self, pixels: Tensor, strength: float) -> Tensor:
+    def _photometry(self, pixels: Tensor, strength: float, draws: _Draws) -> Tensor:
         """Contrast, brightness, colour, blur and noise, for each modality by itself.
 
         Returns:
             (N, 2, 3, S, S); the thermal channel is repeated.
         """
-        n = len(pixels)
+        strength = strength * self._config.photometry
         both = torch.stack([pixels[:, :3], pixels[:, 3:].expand(-1, 3, -1, -1)], dim=1)
+        if not strength:
+            return both
         grey = both.mean(dim=2, keepdim=True)
-        both = torch.where(self._chance(n, 0.1 * strength)[:, None, None, None, None], grey, both)
-        gain = (0.2 * strength * self._normal(n, 2, 1, 1, 1)).exp()
-        bias = 20 * strength * self._normal(n, 2, 1, 1, 1)
-        tint = (0.06 * strength * self._normal(n, 1, 3, 1, 1)).exp()
+        both = torch.where(draws.chance(0.1 * strength, 1, 1, 1, 1), grey, both)
+        gain = (0.2 * strength * draws.normal(2, 1, 1, 1)).exp()
+        bias = 20 * strength * draws.normal(2, 1, 1, 1)
+        tint = (0.06 * strength * draws.normal(1, 3, 1, 1)).exp()
         middle = both.mean(dim=(2, 3, 4), keepdim=True)
         both = (both - middle) * gain + middle + bias
         both = torch.cat([both[:, :1] * tint, both[:, 1:]], dim=1)
         flat = both.flatten(0, 1)
         blurred = F.avg_pool2d(F.pad(flat, (1, 1, 1, 1), mode="replicate"), 3, stride=1).view_as(both)
-        soft = (self._chance(2 * n, 0.3).view(n, 2, 1, 1, 1) * self._uniform(n, 0.3, 1, 2, 1, 1, 1)) * strength
+        soft = draws.chance(0.3, 2, 1, 1, 1) * draws.uniform(0.3, 1, 2, 1, 1, 1) * strength
         both = both + soft * (blurred - both)
-        noise = self._uniform(n, 0, 9, 2, 1, 1, 1) * strength * self._chance(2 * n, 0.5).view(n, 2, 1, 1, 1)
-        both = both + noise * self._normal(n, *both.shape[1:])
+        noise = draws.uniform(0, 9, 2, 1, 1, 1) * strength * draws.chance(0.5, 2, 1, 1, 1)
+        rough = draws.normal(4, *both.shape[3:])  # thermal noise is grey
+        both = both + noise * torch.stack([rough[:, :3], rough[:, 3:].expand(-1, 3, -1, -1)], dim=1)
         return both.clamp(0, 255)
 
-    def present(self, n: int) -> Tensor:
-        """(N, 2) bool, which modalities of `n` pairs are present."""
-        draw, missing = self._uniform(n, 0, 1), self._config.missing
-        return torch.stack([draw > missing / 2, draw < 1 - missing / 2], dim=1)
+    def _present(self, draws: _Draws) -> Tensor:
+        """(N, 2) bool."""
+        draw, missing = draws.uniform(0, 1), self._config.missing
+        return torch.stack([draw >= missing / 2, draw < 1 - missing / 2], dim=1)
+
+
+class _Shown(NamedTuple):
+    pixels: Tensor  # (N, 4, S, S)
+    inside: Tensor  # (N, 1, S, S) bool, where they are of the image
+    boxes: Tensor  # (N, 4) xywh of the target, in units of the crop
+
+
+class _Fog(NamedTuple):
+    """Darkness or fog over one modality.
+
+    Attributes:
+        template, search: (N, 1, S, S) grey levels.
+        left: (N, 1, 1, 1) what is left of the picture.
+        hits: per modality (N, 1, 1, 1) bool.
+        both: (N, 1, 1, 1) bool, of the template too.
+    """
+
+    template: Tensor
+    search: Tensor
+    left: Tensor
+    hits: tuple[Tensor, Tensor]
+    both: Tensor
+
+    def over(self, pixels: Tensor, of_template: bool) -> Tensor:
+        """(N, 4, S, S) pixels with the fog over them."""
+        fogged = self.left * pixels + (1 - self.left) * (self.template if of_template else self.search)
+        parts = zip(self.hits, fogged.split([3, 1], dim=1), pixels.split([3, 1], dim=1))
+        where = [torch.where(hit & self.both if of_template else hit, fog, clear) for hit, fog, clear in parts]
+        return torch.cat(where, dim=1)
 
 
 class _Style(NamedTuple):
+    """How a modality that was not recorded looks: the same in template and search."""
+
     weights: Tensor  # (N, 3, 1, 1) of colours in a rendered thermal image
     thermal: Tensor  # (N, 1, 9) grey curve of a rendered thermal image
     rgb: Tensor  # (N, 3, 9) curves of a rendered colour image
@@ -295,12 +387,48 @@ class _Style(NamedTuple):
         return torch.cat([torch.where(has_rgb, rgb, colours), torch.where(has_thermal, thermal_, warmth)], dim=1)
 
 
+class _Target(NamedTuple):
+    """A target of each sample: contexts (N,) of template and search, and how it looks in both."""
+
+    old: Tensor
+    new: Tensor
+    flip: Tensor
+    style: _Style
+    thermal_shift: Tensor
+
+
+def _style(draws: _Draws) -> _Style:
+    weights = draws.uniform(0.1, 1.1, 3, 1, 1)
+    heat = draws.uniform(-70, 130) * draws.chance(0.5)
+    return _Style(
+        weights / weights.sum(dim=1, keepdim=True), _lut(draws, 1), _lut(draws, 3, 0.7), heat, draws.chance(0.6)
+    )
+
+
+def _lut(draws: _Draws, channels: int, shared: float = 0.0) -> Tensor:
+    """(N, channels, 9) grey curves: mostly rising or falling, sometimes neither."""
+    steps = draws.normal(channels, 8).abs() + 0.2
+    steps = shared * steps.mean(dim=1, keepdim=True) + (1 - shared) * steps
+    steps = torch.where(draws.chance(0.3, 1, 1), steps * draws.normal(1, 8).sign(), steps)
+    curve = F.pad(steps.cumsum(-1), (1, 0))
+    low, high = curve.amin(-1, keepdim=True), curve.amax(-1, keepdim=True)
+    curve = (curve - low) / (high - low).clamp(min=1e-3)
+    curve = torch.where(draws.chance(0.3, 1, 1), 1 - curve, curve)
+    span = draws.uniform(0.3, 1.0, 1, 1)
+    return 255 * (curve * span + (1 - span) * draws.uniform(0, 1, 1, 1))
+
+
 def _curve(pixels: Tensor, lut: Tensor) -> Tensor:
     """(N, C, H, W) grey levels through (N, C, 9) piecewise linear curves."""
     place = pixels.clamp(0, 255).flatten(2) * (8 / 255)
     low = place.floor().clamp(max=7).long()
     share = place - low
     return (lut.gather(2, low) * (1 - share) + lut.gather(2, low + 1) * share).view_as(pixels)
+
+
+def _sampling(x: Tensor, y: Tensor, contexts: Tensor) -> Tensor:
+    """(N, S, S, 2) places in (N, C, H, W) contexts, as `grid_sample` wants them."""
+    return torch.stack([x, y], dim=-1) * (2 / contexts.shape[-1]) - 1
 
 
 def _cells(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
