@@ -17,7 +17,7 @@ DATA = {
 for folder, patterns in {
     "launch": ["*.launch.py"],
     "config": ["*.yaml", "*.xml"],
-    "config/train": ["*.yaml"],
+    "config/train": ["*.yaml", "*.json"],
     "models": ["*.safetensors", "*.md"],
     "ckd_tracker_msgs/msg": ["*.msg"],  # bags are written without ROS
 }.items():

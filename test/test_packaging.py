@@ -26,7 +26,7 @@ MANIFESTS = (ROOT / "package.xml", ROOT / "ckd_tracker_msgs" / "package.xml")
 # Looked up in rosdistro: the system packages among rosdep's keys, and the packages of every distribution from Humble.
 ROSDEP_KEYS = set(
     """python3-hypothesis python3-matplotlib python3-numpy python3-opencv python3-pytest python3-rich
-    python3-typer""".split()
+    python3-typer python3-yaml""".split()
 )
 ROS_PACKAGES = set(
     """ament_cmake ament_index_python builtin_interfaces ckd_tracker_msgs cv_bridge diagnostic_msgs launch launch_ros
@@ -45,6 +45,7 @@ DISTRIBUTIONS = {
     "torch": (None, "torch"),
     "torchvision": (None, "torchvision"),
     "typer": ("python3-typer", "typer"),
+    "yaml": ("python3-yaml", "pyyaml"),
 }
 
 # The interface table of the design.
@@ -200,7 +201,8 @@ def test_a_wheel_holds_what_a_robot_needs(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     share = f"{PACKAGE}-{ckd_tracker_ros.__version__}.data/data/share/"
     data = {name.removeprefix(share) for name in names if name.startswith(share)}
-    settings = {path.name for path in (ROOT / "config").iterdir()}
+    config = ROOT / "config"
+    settings = {path.relative_to(config).as_posix() for path in config.rglob("*") if path.is_file()}
     assert data == {
         f"ament_index/resource_index/packages/{PACKAGE}",
         f"{PACKAGE}/package.xml",
