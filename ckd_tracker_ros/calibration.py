@@ -13,27 +13,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from ckd_tracker_ros.frame import Estimate
 
-FEATURES = ("constant", "peak", "rival", "shift", "one_camera")
-"""What is weighed, see `features`."""
+FEATURES = ("constant", "peak", "rival")
+"""What is weighed, see `features`. More of an estimate was tried (the winner's place in the crop, the rival's distance,
+the number of cameras) and changed nothing on videos that the fit had not seen."""
 
 _CLIP = 1e-3  # scores nearer to 0 or 1 say no more than this
 
 
-def features(peak: ArrayLike, windowed_peak: ArrayLike, second_peak: ArrayLike, cameras: ArrayLike) -> NDArray:
-    """The evidence of estimates, see `frame.Estimate`; `cameras` is the number of those used.
-
-    Returns:
-        (..., 5): 1; logit of the peak; logit of the second peak; logarithm of the Hann window at the winner, 0 in the
-        middle of the crop and below that elsewhere; 1 where only one camera was used, else 0.
-    """
-    peak, windowed, second = (np.asarray(value, np.float64) for value in (peak, windowed_peak, second_peak))
-    shift = np.log(np.clip(windowed / np.maximum(peak, 1e-12), _CLIP, 1))
-    columns = (np.ones_like(peak), _logit(peak), _logit(second), shift, np.asarray(cameras) < 2)
-    return np.stack(np.broadcast_arrays(*columns), axis=-1).astype(np.float64)
+def features(peak: ArrayLike, second_peak: ArrayLike) -> NDArray[np.float64]:
+    """The evidence of estimates, see `frame.Estimate`: (...) scores -> (..., 3) of 1, logit of the peak and logit of
+    the second peak."""
+    columns = (np.ones(np.shape(peak)), _logit(peak), _logit(second_peak))
+    return np.stack(np.broadcast_arrays(*columns), axis=-1)
 
 
-def _logit(score: NDArray) -> NDArray:
-    score = np.clip(score, _CLIP, 1 - _CLIP)
+def _logit(score: ArrayLike) -> NDArray[np.float64]:
+    score = np.clip(np.asarray(score, np.float64), _CLIP, 1 - _CLIP)
     return np.log(score / (1 - score))
 
 
@@ -63,5 +58,4 @@ class Calibration:
 
     def confidence(self, estimate: Estimate) -> float:
         """Probability, 0..1, that the estimate's box and the target have an IoU above 0.5."""
-        row = features(estimate.peak, estimate.windowed_peak, estimate.second_peak, sum(estimate.present))
-        return float(probability(self.weights, row))
+        return float(probability(self.weights, features(estimate.peak, estimate.second_peak)))

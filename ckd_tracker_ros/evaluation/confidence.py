@@ -248,9 +248,8 @@ def calibrate(samples: list[Sample], results: Path, console: Console) -> tuple[C
     Raises:
         FitError: too few videos, or no hits or no misses among them.
     """
-    names = ("peak", "windowed_peak", "second_peak", "cameras")
-    rows = features(*(column(samples, name) for name in names))
-    iou, videos, peak = (column(samples, name) for name in ("iou", "video", "peak"))
+    iou, videos, peak, second = (column(samples, name) for name in ("iou", "video", "peak", "second_peak"))
+    rows = features(peak, second)
     good = iou > 0.5
     calibration = Calibration(tuple(round(value, 4) for value in reliability.fit(rows, good).tolist()))
     confidence = reliability.left_out(rows, good, videos)

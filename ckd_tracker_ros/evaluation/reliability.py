@@ -120,7 +120,7 @@ def thresholds(confidence: NDArray, iou: NDArray) -> Thresholds:
     """Where a target should count as lost, and as found again.
 
     Lost: under the confidence of 95 % of the good estimates (IoU above 0.5), so that one in twenty of them is given up.
-    Found: above that of 95 % of those that miss the target (IoU under 0.1), but never so high that half of the good
+    Found: above that of 90 % of those that miss the target (IoU under 0.1), but never so high that half of the good
     ones would not bring it back.
 
     Raises:
@@ -130,7 +130,7 @@ def thresholds(confidence: NDArray, iou: NDArray) -> Thresholds:
     if not len(good) or not len(missed):
         raise FitError(f"{len(good)} hits and {len(missed)} misses: thresholds need both")
     lost = float(np.percentile(good, 5))
-    return Thresholds(lost, float(np.clip(np.percentile(missed, 95), lost, np.percentile(good, 50))))
+    return Thresholds(lost, float(np.clip(np.percentile(missed, 90), lost, np.percentile(good, 50))))
 
 
 def plot(file: Path, curves: Sequence[tuple[str, NDArray, NDArray]]) -> None:
