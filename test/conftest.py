@@ -24,9 +24,17 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def tiny_student():
-    """A real network of a few thousand random weights: runs in a millisecond, tracks nothing."""
+    """A real network of a few thousand random weights: runs in a millisecond, tracks nothing.
+
+    A new one each time: an engine takes over the network that it is given.
+    """
+    return random_student()
+
+
+def random_student():
+    """See `tiny_student`."""
     import torch
 
     from ckd_tracker_ros.network.config import NetworkConfig
@@ -41,12 +49,12 @@ def tiny_student():
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tiny_student, tmp_path_factory) -> Path:
+def tiny_checkpoint(tmp_path_factory) -> Path:
     """`tiny_student` as a weight file."""
     from ckd_tracker_ros.network import checkpoint
 
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    checkpoint.save(path, tiny_student, {"source": "random numbers, for tests"})
+    checkpoint.save(path, random_student(), {"source": "random numbers, for tests"})
     return path
 
 

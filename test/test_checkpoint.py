@@ -162,7 +162,8 @@ def test_a_plain_transformer_leaves_only_the_head_fresh(tmp_path, kind):
 def test_dinov2_becomes_the_start_of_the_shipped_student(shared, tmp_path):
     source = shared / "weights" / "dinov2_vits14_timm_fp16.safetensors"
     report = convert(source, tmp_path / "start.safetensors", TINY, allow_fresh=True)
-    assert report.unused == () and all(n.startswith(("box_head", "shared_branch.joint_embed")) for n in report.fresh)
+    own = ("box_head", "shared_branch.joint_embed", "shared_branch.target_embed")
+    assert report.unused == () and all(name.startswith(own) for name in report.fresh)
     assert checkpoint.load(tmp_path / "start.safetensors").config == TINY
 
 

@@ -142,10 +142,10 @@ def test_a_camera_that_is_not_there_fails_the_sequence(tmp_path, evaluate):
     assert result.exit_code == 1 and "day has no thermal image" in result.output
 
 
-@pytest.fixture(scope="module")
-def other_checkpoint(tiny_student, tmp_path_factory) -> Path:
+@pytest.fixture
+def other_checkpoint(tiny_student, tmp_path) -> Path:
     torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("other") / "other.safetensors"
+    path = tmp_path / "other.safetensors"
     checkpoint.save(path, Student(replace(tiny_student.config, name="other")).eval(), {"source": "random numbers"})
     return path
 

@@ -1,9 +1,8 @@
-"""Losses against recorded ones; contexts, pairs and the plain trainer on small generated data."""
+"""Losses against recorded ones; contexts and samples on small generated data."""
 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -13,19 +12,17 @@ import pytest
 import torch
 
 from ckd_tracker_ros.frame import Image, RgbtFrame
-from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.network.head import Maps
 from ckd_tracker_ros.training.contexts import SIDE, Bank, build, clip_tracks, jobs, make_context, still_tracks
 from ckd_tracker_ros.training.losses import focal_losses, heat_maps, predicted_boxes, task_losses
-from ckd_tracker_ros.training.plain import TrainConfig, train
 from ckd_tracker_ros.training.samples import SampleConfig, Sampler
 
 NETWORK = NetworkConfig(
     name="small", patch=8, template_size=32, search_size=64, width=32, depth=2, heads=2, joint_from=1, shared=True,
     elimination_blocks=(), head_channels=16,
 )  # fmt: skip
-EASY = SampleConfig(rivals=0, paste=0.0, absent_target=0.0, blind=0.0, missing=0.0)
+EASY = SampleConfig(targets=1, paste=0.0, absent_target=0.0, blind=0.0, missing=0.0, misalignment=0.0)
 
 
 def test_losses_equal_the_published_ones(golden):
@@ -81,32 +78,55 @@ def test_a_context_keeps_the_box_and_the_border_of_the_image():
     assert edge.pixels[:3, top + 1 : bottom, left + 1 : right].min() == 9
 
 
-def test_boxes_of_drawn_pairs_lie_where_the_pixels_say(bank):
-    sampler = Sampler(bank, replace(NETWORK, search_size=128), EASY, torch.Generator().manual_seed(0))
-    batch = sampler.draw(24)
-    assert batch.searches.shape == (24, 2, 3, 128, 128) and batch.templates.shape == (24, 2, 3, 32, 32)
+def test_boxes_of_drawn_targets_lie_where_the_pixels_say(bank):
+    sampler = Sampler(bank, replace(NETWORK, search_size=128), EASY)
+    batch = sampler.draw(range(24), seed=0)
+    assert batch.searches.shape == (24, 2, 3, 128, 128) and batch.templates.shape == (24, 1, 2, 3, 32, 32)
     off = []
-    for search, (x, y, w, h) in zip(batch.searches[:, 1].mean(1), (batch.boxes * 128).tolist()):
+    for search, (x, y, w, h) in zip(batch.searches[:, 1].mean(1), (batch.boxes[:, 0] * 128).tolist()):
         inside = search[max(int(y + 2), 0) : int(y + h - 2), max(int(x + 2), 0) : int(x + w - 2)].mean()
         around = search.sum() - inside * w * h
         off.append((inside - around / (128 * 128 - w * h)).item())
     assert np.mean(np.array(off) > 40) > 0.9
 
 
-def test_pairs_depend_on_the_seed_alone(bank):
-    draws = [Sampler(bank, NETWORK, SampleConfig(), torch.Generator().manual_seed(s)).draw(6) for s in (1, 1, 2)]
-    for a, b in zip(draws[0], draws[1]):
-        torch.testing.assert_close(a, b)
-    assert not torch.equal(draws[0].searches, draws[2].searches)
-    assert draws[0].searches.isfinite().all() and 0 <= draws[0].searches.min() <= draws[0].searches.max() <= 255
+def test_extents_say_how_much_of_the_template_is_target(bank):
+    batch = Sampler(bank, NETWORK, replace(EASY, photometry=0.0)).draw(range(12), seed=0)
+    shown = (batch.templates[:, 0, 1, 0] > 127).float().mean(dim=(1, 2))  # a white box on black
+    torch.testing.assert_close(shown, batch.extents[:, 0].prod(dim=1), atol=0.06, rtol=0)
 
 
-def test_missing_and_absent_come_as_often_as_asked(bank):
-    config = SampleConfig(missing=0.5, absent_target=0.4)
-    batch = Sampler(bank, NETWORK, config, torch.Generator().manual_seed(0)).draw(400)
+def test_a_sample_depends_on_its_number_and_the_seed_alone(bank):
+    sampler = Sampler(bank, NETWORK, SampleConfig(hidden=0.3))
+    whole, part, other = sampler.draw(range(6), 1), sampler.draw([4, 2], 1), sampler.draw(range(6), 2)
+    for a, b in zip(whole, part):
+        torch.testing.assert_close(a[[4, 2]], b, atol=1e-3, rtol=1e-5)
+    assert not torch.equal(whole.searches, other.searches)
+    assert whole.searches.isfinite().all() and 0 <= whole.searches.min() <= whole.searches.max() <= 255
+
+
+def test_every_visible_target_of_a_crop_has_a_box_in_it_and_no_two_the_same_place(bank):
+    batch = Sampler(bank, NETWORK, SampleConfig(targets=3, missing=0.0)).draw(range(60), 0)
+    assert batch.templates.shape[:2] == batch.boxes.shape[:2] == batch.visible.shape == (60, 3)
+    middles = batch.boxes[..., :2] + batch.boxes[..., 2:] / 2
+    assert ((middles > 0) & (middles < 1)).all(dim=-1)[batch.visible].all()
+    both = batch.visible[:, 1] & batch.visible[:, 2]
+    assert both.any() and ((middles[:, 1] - middles[:, 2]).norm(dim=1)[both] > 0.02).all()
+
+
+def test_missing_absent_and_hidden_come_as_often_as_asked(bank):
+    config = replace(EASY, missing=0.5, absent_target=0.4, hidden=0.25)
+    batch = Sampler(bank, NETWORK, config).draw(range(400), 0)
     assert batch.present.any(dim=1).all()  # never both
     assert batch.present.all(dim=1).float().mean().item() == pytest.approx(0.5, abs=0.1)
     assert batch.visible.float().mean().item() == pytest.approx(0.6, abs=0.1)
+    assert batch.hidden.shape == (400, 64) and batch.hidden.float().mean().item() == pytest.approx(0.25, abs=0.02)
+
+
+def test_fog_hides_one_modality_of_the_search_crop(bank):
+    clear, foggy = (Sampler(bank, NETWORK, replace(EASY, photometry=0.0, blind=b)).draw(range(60), 0) for b in (0, 1))
+    changed = (clear.searches != foggy.searches).flatten(2).any(dim=2)
+    assert (changed.sum(dim=1) == 1).all() and 0.5 < changed[:, 0].float().mean() < 0.9
 
 
 def test_annotated_images_and_clips_are_read_and_bad_ones_left_out(tmp_path, caplog):
@@ -133,32 +153,18 @@ def test_annotated_images_and_clips_are_read_and_bad_ones_left_out(tmp_path, cap
         build([], 1)
 
 
-def test_training_learns_resumes_and_saves_a_network_that_loads(bank, tmp_path):
-    config = TrainConfig(steps=50, batch=4, fresh=1, replay=100, head_rate=3e-3, joint_rate=1e-3, warm_up=5)
-
-    def run(steps: int) -> list[dict[str, float]]:
-        return list(
-            train(
-                NETWORK, bank, replace(config, steps=steps), tmp_path, init=None, samples=EASY,
-                device=torch.device("cpu"), deadline=time.monotonic() + 120, provenance={"data": "white boxes"},
+def test_labelled_clips_give_a_track_for_each_target(tmp_path):
+    for modality in ("visible", "infrared"):
+        (tmp_path / "set" / "clip" / modality).mkdir(parents=True)
+        for i in range(6):
+            cv2.imwrite(
+                str(tmp_path / "set" / "clip" / modality / f"{i}.png"), np.full((120, 160, 3), 20 * i, np.uint8)
             )
-        )  # fmt: skip
-
-    rows = run(50)
-    assert [row["step"] for row in rows] == [25, 50] and rows[1]["total"] < rows[0]["total"]
-    assert [row["step"] for row in run(75)] == [75]
-    student = checkpoint.load(tmp_path / "student.safetensors")
-    assert student.config == NETWORK
-    assert checkpoint.read_metadata(tmp_path / "student.safetensors")[1] == {"data": "white boxes", "steps": 75}
-
-
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(bank, tmp_path):
-    with pytest.raises(FloatingPointError, match="step 25"):
-        list(
-            train(
-                NETWORK, bank, TrainConfig(steps=25, batch=2, fresh=1, head_rate=1e30, warm_up=1), tmp_path,
-                init=None, samples=EASY,
-                device=torch.device("cpu"), deadline=time.monotonic() + 60, provenance={},
-            )
-        )  # fmt: skip
-    assert not (tmp_path / "student.safetensors").exists()
+    target = {"kind": "thing", "first_frame": 1, "boxes_xywh": [[20 + i, 30, 40, 30] for i in range(5)]}
+    (tmp_path / "labels.json").write_text(json.dumps({"clip": {"box": target}, "other": {"box": target}}))
+    work = list(jobs(tmp_path, scenes=0, labels=tmp_path / "labels.json", weights={"labels": 7.0}))
+    assert [weight for weight, _ in work] == [1.0, 7.0]
+    (track,) = work[1][1]()
+    assert len(track) == 3 and all(context.has.all() for context in track)  # every second frame
+    x, y, w, h = track[1].box.astype(int)
+    assert track[1].pixels[:, y + h // 2, x + w // 2].tolist() == [60] * 4

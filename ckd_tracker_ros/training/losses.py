@@ -96,11 +96,6 @@ def task_losses(maps: Maps, boxes: Tensor, visible: Tensor, count: Tensor | None
     }
 
 
-def weighted(losses: dict[str, Tensor]) -> Tensor:
-    """The sum that is minimised."""
-    return sum((WEIGHTS[name] * loss for name, loss in losses.items()), torch.zeros((), device=losses["l1"].device))
-
-
 def style_gaps(a: Tensor, b: Tensor) -> Tensor:
     """How far the styles of two modalities lie apart: mean and unbiased spread of each channel over the tokens.
 
