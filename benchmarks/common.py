@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from xml.etree import ElementTree
@@ -122,7 +122,7 @@ class Report:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Spread):
+    if is_dataclass(value):
         return _plain(asdict(value))
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ckd_tracker_ros.network.config import BASE, TINY, NetworkConfig
-from ckd_tracker_ros.network.elimination import keep_candidates, restore_tokens, take_tokens
+from ckd_tracker_ros.network.elimination import keep_candidates, kept_in_branches, restore_tokens, take_tokens
 from ckd_tracker_ros.network.student import Student
 
 
@@ -43,7 +43,8 @@ def test_maps_equal_the_published_network(golden, published, kind, seed, batch):
     for name in ("score", "size", "offset"):
         np.testing.assert_allclose(getattr(maps, name), expected[f"{name}_map"], atol=1e-5)
     if kind == "mce":
-        np.testing.assert_array_equal(features.kept, expected["kept"])
+        for kept in features.kept.unbind(1):
+            np.testing.assert_array_equal(kept, expected["kept"])
 
 
 SMALL = NetworkConfig(
@@ -104,11 +105,34 @@ def test_elimination_keeps_what_any_present_modality_finds():
     attention[:, 0, :, 1], attention[:, 1, :, 4], attention[:, 0, :, 3] = 0.5, 0.9, 0.1
     present = torch.tensor([[True, True], [True, False]])
     assert keep_candidates(attention, present, 2).tolist() == [[1, 4], [1, 3]]
+    attention[:, 1, :, 0] = 0.2
+    assert kept_in_branches(attention, present, 2, independent=False).tolist() == [[[1, 4]] * 2, [[1, 3]] * 2]
+    apart = kept_in_branches(attention, present, 2, independent=True)
+    assert apart[0].tolist() == [[1, 3], [0, 4]]
+    assert apart[1, 0].tolist() == [1, 3]
+
+
+@torch.inference_mode()
+def test_branches_that_eliminate_apart_keep_their_own_tokens():
+    torch.manual_seed(0)
+    student = Student(replace(SMALL, elimination="independent")).eval()
+    crop_pair, present = crops(SMALL, 2), torch.ones(2, 2, dtype=torch.bool)
+    z, x = (student.embed(c, present, side) for c, side in zip(crop_pair, "zx"))
+    features = student.join(z, x, present)
+    assert features.kept.shape == (2, 2, SMALL.kept_tokens[-1])
+    assert (features.kept[:, 0] != features.kept[:, 1]).any()
+    filled = features.tokens.abs().sum(-1) > 0  # (N, M, F * F)
+    assert torch.equal(filled.nonzero()[:, 2].view_as(features.kept), features.kept)
+    # what a branch keeps when it is alone with the same weights
+    alone = Student(replace(SMALL, modalities=("thermal",))).eval()
+    own = {n: t for n, t in student.state_dict().items() if n.startswith("tir_branch")}
+    alone.load_state_dict(own, strict=False)
+    assert torch.equal(alone.join(z[:, 1:], x[:, 1:], present[:, 1:]).kept[:, 0], features.kept[:, 1])
 
 
 def test_removed_tokens_come_back_as_zeros_in_their_places():
     tokens = torch.arange(1.0, 11.0).view(1, 1, 5, 2)
-    kept = torch.tensor([[0, 3]])
+    kept = torch.tensor([[[0, 3]]])
     restored = restore_tokens(take_tokens(tokens, kept), kept, 5)
     assert restored[0, 0].tolist() == [[1, 2], [0, 0], [0, 0], [7, 8], [0, 0]]
 
@@ -125,6 +149,7 @@ def test_counts_are_those_of_the_paper():
         ({"search_size": 250}, "250.*16"),
         ({"heads": 5}, "768.*5"),
         ({"elimination_keep": 0.0}, "0.0"),
+        ({"elimination": "none"}, "none.*independent"),
         ({"elimination_blocks": (12,)}, "12"),
         ({"joint_from": 12}, "12"),
         ({"size_rate": 0.0}, "0.0.*at most 1"),

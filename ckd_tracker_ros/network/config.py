@@ -10,6 +10,9 @@ from typing import Any
 from ckd_tracker_ros.calibration import Calibration
 from ckd_tracker_ros.frame import MODALITIES
 
+ELIMINATIONS = ("multimodal", "independent")
+"""Ways of choosing the search tokens that stay; see `NetworkConfig.elimination`."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -32,6 +35,8 @@ class NetworkConfig:
         shared: one set of transformer weights for all modalities (the published SHARE_STUDENT variant).
         elimination_blocks: blocks, counted from 0, after whose attention search tokens are removed; () for never.
         elimination_keep: share of the search tokens that each of those blocks keeps, rounded up.
+        elimination: `multimodal`, as published: all branches keep the same tokens, those that any of them finds
+            relevant; `independent`: each branch keeps its own.
         head_channels: channels after the first convolution of each tower of the head; each later one halves them.
         mean, std: of RGB values in 0..1, for every modality.
         calibration: weights that make an estimate's confidence a probability, see `calibration`; None: its raw peak.
@@ -54,6 +59,7 @@ class NetworkConfig:
     shared: bool = False
     elimination_blocks: tuple[int, ...] = (3, 6, 9)
     elimination_keep: float = 0.7
+    elimination: str = "multimodal"
     head_channels: int = 256
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -67,6 +73,8 @@ class NetworkConfig:
             raise ValueError(f"width {self.width} is not a multiple of the number of heads {self.heads}")
         if not 0 < self.elimination_keep <= 1:
             raise ValueError(f"elimination_keep is {self.elimination_keep}; allowed: above 0, at most 1")
+        if self.elimination not in ELIMINATIONS:
+            raise ValueError(f"elimination is {self.elimination!r}; allowed: {', '.join(ELIMINATIONS)}")
         if not 0 < self.size_rate <= 1:
             raise ValueError(f"size_rate is {self.size_rate}; allowed: above 0, at most 1")
         if not 0 <= self.joint_from < self.depth:

@@ -1,4 +1,4 @@
-"""Multi-modal candidate elimination (paper section 3.4): all branches keep the same search tokens."""
+"""Candidate elimination (paper section 3.4): multi-modal, all branches keep the same search tokens; or each its own."""
 
 from __future__ import annotations
 
@@ -23,19 +23,26 @@ def keep_candidates(attention: Tensor, present: Tensor, keep: int) -> Tensor:
     return score.topk(keep, dim=1).indices.sort(dim=1).values
 
 
+def kept_in_branches(attention: Tensor, present: Tensor, keep: int, independent: bool) -> Tensor:
+    """What `keep_candidates` chooses for all modalities together, or for each by itself: (N, M, keep) indices."""
+    if independent:
+        return keep_candidates(attention.flatten(0, 1)[:, None], present.flatten()[:, None], keep).unflatten(
+            0, present.shape
+        )
+    return keep_candidates(attention, present, keep)[:, None].expand(-1, present.shape[1], -1)
+
+
 def take_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
-    """(N, ..., S, C) tokens and (N, keep) indices -> (N, ..., keep, C): the same tokens in every branch."""
-    shape = (indices.shape[0], *[1] * (tokens.dim() - 3), indices.shape[1], 1)
-    return tokens.gather(-2, indices.view(shape).expand(*tokens.shape[:-2], -1, tokens.shape[-1]))
+    """(N, M, S, C) tokens and (N, M, keep) indices -> (N, M, keep, C)."""
+    return tokens.gather(-2, indices[..., None].expand(*indices.shape, tokens.shape[-1]))
 
 
 def restore_tokens(tokens: Tensor, indices: Tensor, total: int) -> Tensor:
-    """(N, ..., keep, C) kept tokens back to their places among `total`; removed places are zero."""
+    """(N, M, keep, C) kept tokens back to their places (N, M, keep) among `total`; removed places are zero."""
     restored = tokens.new_zeros(*tokens.shape[:-2], total, tokens.shape[-1])
-    shape = (indices.shape[0], *[1] * (tokens.dim() - 3), indices.shape[1], 1)
-    return restored.scatter(-2, indices.view(shape).expand_as(tokens), tokens)
+    return restored.scatter(-2, indices[..., None].expand_as(tokens), tokens)
 
 
-def all_candidates(targets: int, total: int, device: torch.device) -> Tensor:
-    """(targets, total) indices of all search tokens: the state before the first elimination."""
-    return torch.arange(total, device=device).expand(targets, total)
+def all_candidates(shape: torch.Size, total: int, device: torch.device) -> Tensor:
+    """(N, M, total) indices of all search tokens, for a shape of (N, M): the state before the first elimination."""
+    return torch.arange(total, device=device).expand(*shape, total)

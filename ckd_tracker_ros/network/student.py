@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ckd_tracker_ros.network.config import NetworkConfig
-from ckd_tracker_ros.network.elimination import all_candidates, keep_candidates, restore_tokens, take_tokens
+from ckd_tracker_ros.network.elimination import all_candidates, kept_in_branches, restore_tokens, take_tokens
 from ckd_tracker_ros.network.head import CenterHead, Maps
 from ckd_tracker_ros.network.vit import Branch
 
@@ -23,7 +23,8 @@ class Features(NamedTuple):
 
     Attributes:
         tokens: (N, M, F * F, C); removed ones are zero.
-        kept: (N, K) indices of the search tokens that no elimination removed, ascending.
+        kept: (N, M, K) indices of the search tokens that no elimination removed, ascending; the same in all modalities
+            unless each eliminates by itself.
         blocks: (N, M, T + S, C) output of each joint block, where asked for: what distillation compares.
     """
 
@@ -128,8 +129,9 @@ class Student(nn.Module):
         # per branch (N, its modalities, T + S, C)
         streams = [branch.meet(templates[:, part], searches[:, part]) for branch, part in self.branches]
         first = config.template_grid**2  # search tokens follow the template's
-        kept = all_candidates(len(searches), config.search_grid**2, searches.device)
+        kept = all_candidates(present.shape, config.search_grid**2, searches.device)
         counts = dict(zip(config.elimination_blocks, config.kept_tokens))
+        independent = config.elimination == "independent"
         blocks = []
         for i in range(config.joint_from, config.depth):
             query = config.central_template_token if i in counts else None
@@ -137,9 +139,12 @@ class Student(nn.Module):
             streams = [x for x, _ in attended]
             if i in counts:
                 attention = torch.cat([row[..., first:] for _, row in attended], dim=1)
-                chosen = keep_candidates(attention, present, counts[i])
-                kept = kept.gather(1, chosen)
-                streams = [torch.cat([x[:, :, :first], take_tokens(x[:, :, first:], chosen)], dim=2) for x in streams]
+                chosen = kept_in_branches(attention, present, counts[i], independent)
+                kept = kept.gather(2, chosen)
+                streams = [
+                    torch.cat([x[:, :, :first], take_tokens(x[:, :, first:], chosen[:, part])], dim=2)
+                    for (_, part), x in zip(self.branches, streams)
+                ]
             streams = [branch.blocks[i].transform(x) for (branch, _), x in zip(self.branches, streams)]
             if keep_blocks:
                 blocks.append(torch.cat(streams, dim=1))

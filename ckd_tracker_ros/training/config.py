@@ -49,6 +49,7 @@ class DataConfig:
         labels: file of boxes for the clips among them: clip -> target -> `first_frame` and `boxes_xywh`; a name in
             `config/train` will do. Empty for none.
         boxes: most boxes that are taken of one image, by set of stills; 4 for the others.
+        every: of still images, their videos, clips and scenes only every so-manieth is read, for a quick trial.
         weights: how often the tracks of a set of stills, of "labels" or of "scenes" are drawn, against 1.
         sequences: recordings with boxes.
         views: moments of each recording that are kept in memory; 0: frames are read while training, for data sets
@@ -65,6 +66,7 @@ class DataConfig:
     labels: str = ""
     boxes: dict[str, int] = field(default_factory=dict)
     scenes: int = setting(0, 0)
+    every: int = setting(1, 1)
     weights: dict[str, float] = field(default_factory=dict)
     sequences: tuple[SequenceSet, ...] = ()
     views: int = setting(0, 0)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -246,21 +246,39 @@ def open_feeds(shape: Shape, seed: int, device: torch.device) -> Feeds:
         SequenceError: a folder without recordings.
     """
     data = shape.data
-    shapes = (shape, replace(shape, samples=replace(shape.samples, hidden=0.0)))  # validation sees everything
     if data.sequences and not data.views:
         found = [(sequence, group.weight) for group in data.sequences for sequence in _open(group)]
-        parts = zip(_split(found, data.held_back), shapes)
+        parts = zip(_split(found, data.held_back), _shapes(shape))
         return Feeds(*(StreamFeed(*zip(*part), each, seed + i, device) for i, (part, each) in enumerate(parts)))
     problems: list[str] = []
+    return memory_feeds(read_bank(shape, problems).to(device), shape, seed, problems)
+
+
+def read_bank(shape: Shape, problems: list[str]) -> Bank:
+    """All that is kept in memory; what had to be left out is added to `problems`.
+
+    Raises:
+        DataError: nothing to train on.
+        SequenceError: a folder without recordings.
+    """
     try:
-        bank = build(list(_memory_jobs(shape)), data.processes, problems).to(device)
+        return build(list(_memory_jobs(shape)), shape.data.processes, problems)
     except ValueError as error:
-        raise DataError(f"{error}; asked for: {_asked(data)}") from error
-    held = torch.zeros(len(bank.count), dtype=torch.bool, device=device)
-    held[list(_held_back(len(held), data.held_back))] = True
+        raise DataError(f"{error}; asked for: {_asked(shape.data)}") from error
+
+
+def memory_feeds(bank: Bank, shape: Shape, seed: int, problems: list[str]) -> Feeds:
+    """Samples of a bank, which several trainings may share; its tracks are split by `DataConfig.held_back`."""
+    held = torch.zeros(len(bank.count), dtype=torch.bool, device=bank.pixels.device)
+    held[list(_held_back(len(held), shape.data.held_back))] = True
     weights = (torch.where(held, 0, bank.weight), torch.where(held, bank.weight, 0) if held.any() else bank.weight)
     parts = [replace(bank, weight=weight) for weight in weights]
-    return Feeds(*(MemoryFeed(p, each, seed + i, problems) for i, (p, each) in enumerate(zip(parts, shapes))))
+    return Feeds(*(MemoryFeed(p, each, seed + i, problems) for i, (p, each) in enumerate(zip(parts, _shapes(shape)))))
+
+
+def _shapes(shape: Shape) -> tuple[Shape, Shape]:
+    """For training and for validation, which sees everything."""
+    return shape, replace(shape, samples=replace(shape.samples, hidden=0.0))
 
 
 def _memory_jobs(shape: Shape) -> Iterator[Job]:
@@ -269,9 +287,10 @@ def _memory_jobs(shape: Shape) -> Iterator[Job]:
         raise DataError(f"data.stills is {data.stills!r}: no such folder")
     stills = Path(data.stills) if data.stills else None
     labels = find_labels(data.labels) if data.labels else None
-    yield from jobs(
+    everything = jobs(
         stills, data.scenes, weights=data.weights, boxes=data.boxes, labels=labels, factor=data.context, side=shape.side
     )
+    yield from islice(everything, 0, None, data.every)
     for group in data.sequences:
         for sequence in _open(group):
             yield group.weight, partial(sequence_tracks, sequence, shape)

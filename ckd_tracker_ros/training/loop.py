@@ -29,11 +29,12 @@ from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.network.student import Student
 from ckd_tracker_ros.training.config import ConfigError, TrainConfig, TrainingConfig
-from ckd_tracker_ros.training.data import Feed, Numbers, Shape, open_feeds
+from ckd_tracker_ros.training.data import Feed, Feeds, Numbers, Shape, open_feeds
 from ckd_tracker_ros.training.distillation import CoupledDistillation, Tokens, parameter_groups
 from ckd_tracker_ros.training.initial import initial_student
 from ckd_tracker_ros.training.journal import Journal
 from ckd_tracker_ros.training.losses import predicted_boxes
+from ckd_tracker_ros.training.typed import merged
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +208,8 @@ class Training:
             return False
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-            changed = _differences(json.loads(state["config"]), self.config.to_dict())
+            before = merged(TrainingConfig().to_dict(), json.loads(state["config"]))  # may lack settings of today
+            changed = _differences(before, self.config.to_dict())
         except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{file} cannot be resumed: {error}; remove it to start anew") from error
         parts = self._parts()
@@ -349,7 +351,9 @@ class Outcome:
     problems: int
 
 
-def train(config: TrainingConfig, out: Path, device: str, minutes: float, console: Console) -> Outcome:
+def train(
+    config: TrainingConfig, out: Path, device: str, minutes: float, console: Console, feeds: Feeds | None = None
+) -> Outcome:
     """Train until the last step, the time limit or a signal, resuming what `out` holds.
 
     Writes `state.pt`, `student.safetensors` and one file per teacher, `log.csv`, `losses.png` and, where tensorboard is
@@ -357,6 +361,7 @@ def train(config: TrainingConfig, out: Path, device: str, minutes: float, consol
 
     Args:
         minutes: for all, reading of the data included; 0 for no limit.
+        feeds: where samples come from, if they were opened before; by default what `config.data` names.
 
     Raises:
         ConfigError, DataError, DeviceError, CheckpointError, SequenceError: see there.
@@ -369,7 +374,8 @@ def train(config: TrainingConfig, out: Path, device: str, minutes: float, consol
         training = Training(config, out, world, own)
         resumed = training.resume()
         training.wrap()
-        feeds = open_feeds(Shape(config.network, config.samples, config.data), config.train.seed, own)
+        if feeds is None:
+            feeds = open_feeds(Shape(config.network, config.samples, config.data), config.train.seed, own)
         console = console if world.rank == 0 else Console(quiet=True)
         console.print(f"{config.name}: {feeds.training.description}, {own}, {world.size} processes")
         if resumed:

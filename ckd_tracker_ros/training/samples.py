@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ckd_tracker_ros.frame import MODALITIES
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.training.contexts import Bank
 
@@ -120,7 +121,11 @@ class _Draws:
 
 
 class Sampler:
-    """Draws batches; the same numbers and seed give the same samples, whatever batch they are drawn in."""
+    """Draws batches; the same numbers and seed give the same samples, whatever batch they are drawn in.
+
+    They are made in both modalities, and those of the network are handed out: networks of other modalities get the
+    same samples.
+    """
 
     def __init__(self, bank: Bank, network: NetworkConfig, config: SampleConfig) -> None:
         self._bank, self._network, self._config = bank, network, config
@@ -153,13 +158,14 @@ class Sampler:
 
         templates = [self._template(target, level, draws) for target, level in zip(targets, levels)]
         fog = self._fog(draws)
+        shown = [MODALITIES.index(name) for name in network.modalities]
         return Batch(
             templates=torch.stack(
                 [self._photometry(fog.over(pixels, of_template=True), 0.7, draws) for pixels, _ in templates], dim=1
-            ),
+            )[:, :, shown],
             extents=torch.stack([extent for _, extent in templates], dim=1),
-            searches=self._photometry(fog.over(search, of_template=False), 1.0, draws),
-            present=self._present(draws),
+            searches=self._photometry(fog.over(search, of_template=False), 1.0, draws)[:, shown],
+            present=_some(self._present(draws)[:, shown]),
             boxes=torch.stack(all_boxes, dim=1),
             visible=torch.stack(visible, dim=1),
             hidden=draws.chance(config.hidden, network.search_grid**2),
@@ -335,6 +341,11 @@ class Sampler:
         """(N, 2) bool."""
         draw, missing = draws.uniform(0, 1), self._config.missing
         return torch.stack([draw >= missing / 2, draw < 1 - missing / 2], dim=1)
+
+
+def _some(present: Tensor) -> Tensor:
+    """(N, M) bool: a sample whose only modality would be absent keeps it."""
+    return present | ~present.any(dim=1, keepdim=True)
 
 
 class _Shown(NamedTuple):
