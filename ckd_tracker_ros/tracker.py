@@ -186,7 +186,7 @@ class Tracker:
     def _decode(
         self, state: TargetState, square: Square, frame: RgbtFrame, score: NDArray, size: NDArray, offset: NDArray
     ) -> Estimate:
-        peak = find_peak(score, size, offset, self._window)
+        peak = find_peak(score, size, offset, self._window, self._config.box_average)
         found = to_image(peak.box, square, self._config.search_size)
         box = boxes.with_size(found, state.box[2:], 1 - self._config.size_rate)
         estimate = Estimate(

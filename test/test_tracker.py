@@ -256,3 +256,16 @@ def test_iou_is_symmetric_and_bounded(a, b):
 
 def test_iou_of_nothing_is_nothing():
     assert boxes.iou([0, 0, 0, 0], [0, 0, 0, 0]) == 0
+
+
+def test_the_box_may_be_the_mean_of_what_neighbouring_cells_say():
+    score, size, offset = np.full((1, 4, 4), 1e-4), np.full((2, 4, 4), 0.25), np.zeros((2, 4, 4))
+    score[0, 1, 1], score[0, 1, 2] = 0.6, 0.3
+    size[:, 1, 2] = 0.5
+    window = np.ones((4, 4))
+    np.testing.assert_allclose(find_peak(score, size, offset, window).box, [0.25, 0.25, 0.25, 0.25])
+    averaged = find_peak(score, size, offset, window, average=True)
+    np.testing.assert_allclose(averaged.box, [1 / 3, 0.25, 1 / 3, 1 / 3], atol=1e-3)
+    assert averaged.score == 0.6 and averaged.second_score == 1e-4
+    score[0, 0, 0] = 0.9  # in a corner there are fewer neighbours
+    assert np.isfinite(find_peak(score, size, offset, window, average=True).box).all()

@@ -168,3 +168,14 @@ def test_labelled_clips_give_a_track_for_each_target(tmp_path):
     assert len(track) == 3 and all(context.has.all() for context in track)  # every second frame
     x, y, w, h = track[1].box.astype(int)
     assert track[1].pixels[:, y + h // 2, x + w // 2].tolist() == [60] * 4
+
+
+def test_a_soft_centre_spares_and_teaches_the_neighbours():
+    boxes = torch.tensor([[0.30, 0.40, 0.25, 0.25]])  # centre at 3.4, 4.2 of 8 cells
+    hard, soft = (heat_maps(boxes, 8, soft=flag)[0] for flag in (False, True))
+    assert hard.nonzero().tolist() == [[4, 3]] and hard[4, 3] == soft[4, 3] == 1
+    assert 0.4 < soft[4, 4] < 1 and soft[4, 2] < soft[4, 4] and (soft > 0).sum() == 9
+    maps = Maps(torch.full((1, 1, 8, 8), 0.1), torch.rand(1, 2, 8, 8), torch.rand(1, 2, 8, 8).requires_grad_())
+    for flag, cells in ((False, 1), (True, 9)):
+        (gradient,) = torch.autograd.grad(task_losses(maps, boxes, torch.tensor([True]), soft=flag)["l1"], maps.offset)
+        assert gradient.abs().sum(dim=1).count_nonzero() == cells

@@ -26,6 +26,8 @@ class NetworkConfig:
         template_factor, search_factor: side of the crops in units of sqrt(width * height) of the box.
         size_rate: share of the predicted change of a box's size that a step takes over, in the logarithm; 1 as
             published. The size decides how large the next search crop is: errors of a small network feed on themselves.
+        box_average: the box is the mean of what the best cell and its neighbours say, weighted by their scores; off as
+            published, where cells beside the centre's never learned a box.
         width, depth, heads, mlp_ratio: the vision transformer of a branch.
         joint_from: first block in which template and search tokens attend to each other. Before it they pass through
             the same blocks apart, so that the template's tokens are computed once per target, and get a learned
@@ -50,6 +52,7 @@ class NetworkConfig:
     template_factor: float = 2.0
     search_factor: float = 4.0
     size_rate: float = 1.0
+    box_average: bool = False
     width: int = 768
     depth: int = 12
     heads: int = 12

@@ -33,6 +33,8 @@ class DistillationConfig:
         teachers: off, the fused head's task loss is all there is, whatever the other weights.
         teacher_task: weight of the teachers' task losses beside the fused head's.
         giou, l1, focal: weights within a task loss.
+        soft_centre: the cells beside the centre's learn the box too, and are not told that they are wrong
+            (`losses.heat_maps`); for coarse grids. The published way: off.
         early_frozen: blocks before `joint_from` keep the pretrained weights, the same in all branches. They run once
             for students and teachers, without gradient.
         early_precision: in which they run then, one of `PRECISIONS`.
@@ -45,6 +47,7 @@ class DistillationConfig:
     giou: float = WEIGHTS["giou"]
     l1: float = WEIGHTS["l1"]
     focal: float = WEIGHTS["focal"]
+    soft_centre: bool = False
     early_frozen: bool = False
     early_precision: str = "bfloat16"
 
@@ -169,7 +172,7 @@ class CoupledDistillation(nn.Module):
         counts = dict(zip(masks, shared_counts(torch.stack([mask.sum() for mask in masks.values()]))))
 
         student = self._features(self.student, batch, slice(None), taught=True)
-        losses = _named(FUSED, task_losses(self.student.head(student.tokens), boxes, visible, counts[FUSED]))
+        losses = _named(FUSED, self._task(self.student.head(student.tokens), boxes, visible, counts[FUSED]))
         if self._compares("style") and present.shape[1] > 1:
             gaps = sum(style_gaps(block[:, 0], block[:, 1]) for block in student.blocks)
             losses["style"] = (gaps * masks["style"]).sum() / counts["style"]
@@ -182,7 +185,7 @@ class CoupledDistillation(nn.Module):
             rows = (samples[:, None] * targets + torch.arange(targets, device=samples.device)).flatten()
             features = self._features(teacher, lesson, slice(i, i + 1), taught=False)
             maps = teacher.head(features.tokens)
-            task = task_losses(maps, boxes[rows], visible[rows], counts[name])
+            task = self._task(maps, boxes[rows], visible[rows], counts[name])
             losses |= _named(name, {term: loss * batch.present[:, i].any() for term, loss in task.items()})
             if self._compares("content"):
                 blocks = zip(student.blocks, features.blocks)
@@ -220,6 +223,9 @@ class CoupledDistillation(nn.Module):
             if parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.eval()
         return self
+
+    def _task(self, maps: Maps, boxes: Tensor, visible: Tensor, count: Tensor) -> dict[str, Tensor]:
+        return task_losses(maps, boxes, visible, count, self.config.soft_centre)
 
     def _compares(self, name: str) -> bool:
         return self.config.teachers and getattr(self.config, name) > 0

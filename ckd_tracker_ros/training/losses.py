@@ -32,12 +32,14 @@ def gaussian_radius(size: Tensor, min_overlap: float = MIN_OVERLAP) -> Tensor:
     return torch.stack(roots).amin(dim=0).clamp(min=0).floor()
 
 
-def heat_maps(boxes: Tensor, grid: int) -> Tensor:
+def heat_maps(boxes: Tensor, grid: int, soft: bool = False) -> Tensor:
     """Centre score to learn: 1 in the cell of the centre, a Gaussian around it, 0 beyond its radius.
 
     Args:
         boxes: (N, 4) xywh in units of the crop.
         grid: F cells along one side.
+        soft: the Gaussian is around the centre itself, not its cell, and reaches the neighbours at least. With targets
+            of three cells the published radius is 0: a centre on the border of two cells belongs to one of them alone.
 
     Returns:
         (N, F, F).
@@ -46,10 +48,16 @@ def heat_maps(boxes: Tensor, grid: int) -> Tensor:
     radius = gaussian_radius(boxes[:, 2:] * grid)[:, None, None]
     cells = torch.arange(grid, device=boxes.device)
     dx, dy = (cells[None, :] - centre[:, i, None] for i in (0, 1))  # (N, F)
+    if soft:
+        radius = radius.clamp(min=1)
+    inside = (dx.abs()[:, None, :] <= radius) & (dy.abs()[:, :, None] <= radius)
+    middle = (dx[:, None, :] == 0) & (dy[:, :, None] == 0)
+    if soft:
+        exact = (boxes[:, :2] + boxes[:, 2:] / 2) * grid
+        dx, dy = (cells[None, :] - exact[:, i, None] for i in (0, 1))
     sigma = (2 * radius + 1) / 6
     heat = torch.exp(-(dx[:, None, :] ** 2 + dy[:, :, None] ** 2) / (2 * sigma**2))
-    inside = (dx.abs()[:, None, :] <= radius) & (dy.abs()[:, :, None] <= radius)
-    return torch.where(inside, heat, 0)
+    return torch.where(middle, 1, torch.where(inside, heat, 0))
 
 
 def centre_cells(boxes: Tensor, grid: int) -> Tensor:
@@ -73,26 +81,41 @@ def predicted_boxes(maps: Maps, cells: Tensor) -> Tensor:
     return box_convert(torch.cat([(cells + offset) / grid, size], dim=1), "cxcywh", "xyxy")
 
 
-def task_losses(maps: Maps, boxes: Tensor, visible: Tensor, count: Tensor | None = None) -> dict[str, Tensor]:
+def all_boxes(maps: Maps) -> Tensor:
+    """(N, F * F, 4) xyxy boxes, in units of the crop, that the maps give in every cell, row by row."""
+    grid = maps.score.shape[-1]
+    line = torch.arange(grid, device=maps.score.device)
+    cells = torch.stack(torch.meshgrid(line, line, indexing="xy"))  # (2, F, F) column, row
+    boxes = torch.cat([(cells + maps.offset) / grid, maps.size], dim=1)
+    return box_convert(boxes.flatten(2).transpose(1, 2), "cxcywh", "xyxy")
+
+
+def task_losses(
+    maps: Maps, boxes: Tensor, visible: Tensor, count: Tensor | None = None, soft: bool = False
+) -> dict[str, Tensor]:
     """Losses of one head, unweighted (`WEIGHTS`), per visible target: `focal`, `giou`, `l1`.
 
-    The box is learned in the true centre's cell, so that it learns from the first step on.
+    The box is learned in the true centre's cell, so that it learns from the first step on; `soft`, in its neighbours as
+    well, as much as the heat map counts them as centres.
 
     Args:
         boxes: (N, 4) xywh in units of the crop.
         visible: (N,) bool; where False the target is not in the crop: score 0 everywhere, no box.
         count: visible targets; those of this batch by default.
+        soft: see `heat_maps`.
     """
     maps = Maps(*(m.float() for m in maps))
     grid = maps.score.shape[-1]
     count = visible.sum().clamp(min=1) if count is None else count
-    target = torch.where(visible[:, None, None], heat_maps(boxes, grid), 0)
-    predicted = predicted_boxes(maps, centre_cells(boxes, grid))[visible]
-    true = box_convert(boxes, "xywh", "xyxy")[visible]
+    target = torch.where(visible[:, None, None], heat_maps(boxes, grid, soft), 0)
+    learned = (target > 0 if soft else target == 1) & visible[:, None, None]
+    share = (target / target.sum(dim=(1, 2), keepdim=True) if soft else torch.ones_like(target))[learned]
+    predicted = all_boxes(maps)[learned.flatten(1)]
+    true = box_convert(boxes, "xywh", "xyxy")[learned.nonzero()[:, 0]]
     return {
         "focal": focal_losses(maps.score, target).sum() / count,
-        "giou": generalized_box_iou_loss(predicted, true, reduction="sum") / count,
-        "l1": F.l1_loss(predicted, true, reduction="sum") / (4 * count),
+        "giou": (generalized_box_iou_loss(predicted, true) * share).sum() / count,
+        "l1": (F.l1_loss(predicted, true, reduction="none").mean(dim=1) * share).sum() / count,
     }
 
 
