@@ -10,8 +10,8 @@ from ckd_tracker_ros.network.student import Student
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-_AUTO_PRECISION = {"cpu": "float32", "cuda": "float32"}
-"""`precision: auto` by kind of device."""
+_BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16")
+"""CPU instructions that make bfloat16 quicker than float32; without them it is emulated and slower."""
 
 _SUPPORTED = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "bfloat16", "float16")}
 
@@ -36,8 +36,18 @@ def create(network: Student, device: str = "auto", precision: str = "auto", thre
         raise DeviceError(f"threads is {threads}; allowed: 0 (leave as it is) or more")
     if threads:
         torch.set_num_threads(threads)
-    name = _AUTO_PRECISION[chosen.type] if precision == "auto" else precision
+    name = auto_precision(chosen.type) if precision == "auto" else precision
     return EagerEngine(network, chosen, PRECISIONS[name])
+
+
+def auto_precision(kind: str) -> str:
+    """`precision: auto` by kind of device: bfloat16 on CPUs with instructions for it, else float32.
+
+    docs/performance.md has what it costs and saves.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.10 or so
+    native = kind == "cpu" and any(capabilities().get(unit) for unit in _BFLOAT16_UNITS)
+    return "bfloat16" if native else "float32"
 
 
 def _device(name: str) -> torch.device:

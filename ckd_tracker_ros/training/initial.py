@@ -53,11 +53,25 @@ def initial_student(config: NetworkConfig, source: str = "", drop_path: float = 
         student.load_state_dict(
             {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, strict=False
         )
+        if config.target_embed and (missing := _names(tensors, "joint_embed_z") - _names(tensors, "target_embed")):
+            log.info("%s never knew how much of a template is target: starts as if it still did not", ", ".join(missing))
+            _unmark(student)
         rest = len(student.state_dict()) - len(tensors)
         log.info(
             "%s (%s): %d tensors for %s, %d start new", path, kind, len(tensors), "+".join(config.modalities), rest
         )
     return student
+
+
+def _names(tensors: Tensors, parameter: str) -> set[str]:
+    """Branches that have a parameter."""
+    return {name.removesuffix(f".{parameter}") for name in tensors if name.endswith(f".{parameter}")}
+
+
+@torch.no_grad()
+def _unmark(student: Student) -> None:
+    for branch, _ in student.branches:
+        branch.target_embed.zero_()
 
 
 @torch.no_grad()
