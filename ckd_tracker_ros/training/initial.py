@@ -53,8 +53,7 @@ def initial_student(config: NetworkConfig, source: str = "", drop_path: float = 
         student.load_state_dict(
             {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, strict=False
         )
-        if config.target_embed and (missing := _names(tensors, "joint_embed_z") - _names(tensors, "target_embed")):
-            log.info("%s never knew how much of a template is target: starts as if it still did not", ", ".join(missing))
+        if config.target_embed and _names(tensors, "joint_embed_z") - _names(tensors, "target_embed"):
             _unmark(student)
         rest = len(student.state_dict()) - len(tensors)
         log.info(
