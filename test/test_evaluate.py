@@ -71,7 +71,8 @@ def test_every_sequence_becomes_files_of_what_the_tracker_says(data, evaluate, t
         assert len(times) == FRAMES and (times > 0).all()
     what = json.loads((tmp_path / "out" / "run.json").read_text())
     assert what["model"] == tiny_checkpoint.stem and what["network"] == "random" and len(what["model_sha256"]) == 64
-    assert (what["device"], what["precision"], what["modality"]) == ("cpu", "float32", "both")
+    precision = tiny_tracker.description["precision"]
+    assert (what["device"], what["precision"], what["modality"]) == ("cpu", precision, "both")
     assert what["data"] == data.name and "20" in what["date"]
 
 

@@ -39,7 +39,7 @@ def test_tracking_loop_equals_the_published_one(golden, kind):
 
     student = Student(BASE if kind == "mce" else replace(BASE, elimination_blocks=()))
     student.load_state_dict(filled(student.state_dict()))
-    tracker = Tracker(create(student, device="cpu"), TrackerSettings(min_box_size=10))
+    tracker = Tracker(create(student, device="cpu", precision="float32"), TrackerSettings(min_box_size=10))
     frames, expected = np.load(golden / "track_frames.npz"), np.load(golden / f"track_{kind}.npz")
     sequence = [RgbtFrame((Image(v), Image(i, "mono"))) for v, i in zip(frames["visible"], frames["infrared"])]
     state = tracker.start(sequence[0], expected["boxes_xywh"][0])

@@ -133,6 +133,8 @@ class StreamFeed:
             self._dataset,
             batch_sampler=orders,  # type: ignore[arg-type]  # any iterable of lists
             num_workers=self._shape.data.workers,
+            # a fork of a process whose libraries run threads may wait for their locks for ever
+            multiprocessing_context="spawn" if self._shape.data.workers else None,
             collate_fn=_collate,
             worker_init_fn=_one_thread,
         )
