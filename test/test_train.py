@@ -155,7 +155,7 @@ def test_settings_given_on_the_command_line_win_and_keep_their_types():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "no configuration 'nowhere'; expected: a file, or one of base_stage1"),
+        (["nowhere"], "no configuration 'nowhere'; expected: a file, or one of ablation, base_stage1"),
         (["smoke", "--set", "data.scenes=0"], "asked for: nothing"),
         (["smoke", "--set", "init=missing.safetensors"], "no model 'missing.safetensors'"),
         (["smoke", "--set", "data.stills=missing"], "data.stills is 'missing': no such folder"),

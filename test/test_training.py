@@ -175,7 +175,8 @@ def test_a_soft_centre_spares_and_teaches_the_neighbours():
     hard, soft = (heat_maps(boxes, 8, soft=flag)[0] for flag in (False, True))
     assert hard.nonzero().tolist() == [[4, 3]] and hard[4, 3] == soft[4, 3] == 1
     assert 0.4 < soft[4, 4] < 1 and soft[4, 2] < soft[4, 4] and (soft > 0).sum() == 9
-    maps = Maps(torch.full((1, 1, 8, 8), 0.1), torch.rand(1, 2, 8, 8), torch.rand(1, 2, 8, 8).requires_grad_())
+    offset = torch.rand(1, 2, 8, 8).requires_grad_()
+    maps = Maps(torch.full((1, 1, 8, 8), 0.1), torch.full((1, 2, 8, 8), 0.25), offset)
     for flag, cells in ((False, 1), (True, 9)):
-        (gradient,) = torch.autograd.grad(task_losses(maps, boxes, torch.tensor([True]), soft=flag)["l1"], maps.offset)
+        (gradient,) = torch.autograd.grad(task_losses(maps, boxes, torch.tensor([True]), soft=flag)["l1"], offset)
         assert gradient.abs().sum(dim=1).count_nonzero() == cells
