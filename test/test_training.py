@@ -14,6 +14,7 @@ import torch
 from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.network.head import Maps
+from ckd_tracker_ros.sequences.stills import read_stills
 from ckd_tracker_ros.training.contexts import SIDE, Bank, build, clip_tracks, jobs, make_context, still_tracks
 from ckd_tracker_ros.training.losses import focal_losses, heat_maps, predicted_boxes, task_losses
 from ckd_tracker_ros.training.samples import SampleConfig, Sampler
@@ -145,7 +146,7 @@ def test_annotated_images_and_clips_are_read_and_bad_ones_left_out(tmp_path, cap
         for i in range(5):
             image = cv2.GaussianBlur(rng.integers(0, 255, (120, 160), np.uint8), (0, 0), 2) * 3
             cv2.imwrite(str(tmp_path / "clips" / "one" / modality / f"{i}.png"), image)
-    assert len(still_tracks(records, tmp_path / "set", 4)) == 1 and "broken.png" in caplog.text
+    assert len(still_tracks(read_stills(tmp_path / "set").stills, 4)) == 1 and "broken.png" in caplog.text
     tracks = clip_tracks(tmp_path / "clips" / "one", 3)
     assert len(tracks) == 3 and all(len(t) == 2 and t[0].has.all() for t in tracks)
     assert len(list(jobs(tmp_path, scenes=2))) == 2 + 1 + 2

@@ -24,6 +24,7 @@ from torch import Tensor
 from ckd_tracker_ros import thermal
 from ckd_tracker_ros.crop import cut, square_around
 from ckd_tracker_ros.frame import Image, RgbtFrame
+from ckd_tracker_ros.sequences.stills import ANNOTATIONS, AnnotatedStill, read_stills
 
 log = logging.getLogger(__name__)
 
@@ -98,25 +99,24 @@ def misplaced(box: NDArray, size: tuple[int, int]) -> bool:
     return not (((centre >= 0) & (centre <= size)).all() and (np.asarray(box)[2:] <= 1.2 * np.array(size)).all())
 
 
-def still_tracks(records: list[dict], folder: Path, most: int, factor: float = FACTOR, side: int = SIDE) -> list[Track]:
+def still_tracks(stills: Iterable[AnnotatedStill], most: int, factor: float = FACTOR, side: int = SIDE) -> list[Track]:
     """Tracks of annotated images (all of one video, or one still): each box, at most `most` per image."""
     tracks: dict[str, Track] = {}
-    for record in records:
-        path = folder / record["file"]
-        mono = record.get("modality", "thermal") == "thermal"
-        pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if mono else cv2.IMREAD_COLOR)
+    for still in stills:
+        mono = still.modality == "thermal"
+        pixels = cv2.imread(str(still.path), cv2.IMREAD_GRAYSCALE if mono else cv2.IMREAD_COLOR)
         if pixels is None:
-            log.warning("cannot read %s: left out", path)
+            log.warning("cannot read %s: left out", still.path)
             continue
         frame = RgbtFrame((None, Image(pixels, "mono")) if mono else (Image(pixels, "bgr"), None))
-        boxes = [np.array(box) for box in record["boxes_xywh"] if np.sqrt(max(box[2] * box[3], 0)) >= MIN_SIZE]
+        boxes = [box for box in still.boxes if np.sqrt(box[2] * box[3]) >= MIN_SIZE]
         wrong = [box.tolist() for box in boxes if misplaced(box, frame.size)]
         if wrong:
-            log.warning("%s has a wrong annotation %s (%d): left out", path, wrong[0], len(wrong))
+            log.warning("%s has a wrong annotation %s (%d): left out", still.path, wrong[0], len(wrong))
             boxes = [box for box in boxes if not misplaced(box, frame.size)]
         rng = np.random.default_rng(len(boxes))
         for i in rng.permutation(len(boxes))[:most]:
-            name = record["sequence"] if "sequence" in record else f"{record['file']}/{i}"
+            name = still.sequence or f"{still.path}/{i}"
             tracks.setdefault(name, []).append(make_context(frame, boxes[i], factor, side))
     return list(tracks.values())
 
@@ -217,14 +217,13 @@ def jobs(
     """
     weights, boxes = weights or {}, boxes or {}
     labelled = json.loads(labels.read_text(encoding="utf-8")) if labels else {}
-    for path in sorted(data.glob("*/annotations.json")) if data else []:
-        groups: dict[str, list[dict]] = {}
-        for record in json.loads(path.read_text()):
-            groups.setdefault(record.get("sequence", record["file"]), []).append(record)
+    for path in sorted(data.glob(f"*/{ANNOTATIONS}")) if data else []:
+        groups: dict[str, list[AnnotatedStill]] = {}
+        for still in read_stills(path).stills:
+            groups.setdefault(still.sequence or str(still.path), []).append(still)
         name = path.parent.name
         for group in groups.values():
-            read = partial(still_tracks, group, path.parent, boxes.get(name, 4), factor, side)
-            yield weights.get(name, 1.0), read
+            yield weights.get(name, 1.0), partial(still_tracks, group, boxes.get(name, 4), factor, side)
     for folder in sorted(data.glob("*/*/infrared")) if data else []:
         clip = folder.parent
         yield weights.get(clip.parent.name, 1.0), partial(clip_tracks, clip, 90, factor, side)

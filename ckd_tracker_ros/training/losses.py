@@ -75,10 +75,7 @@ def focal_losses(score: Tensor, target: Tensor, alpha: float = 2.0, beta: float 
 
 def predicted_boxes(maps: Maps, cells: Tensor) -> Tensor:
     """(N, 4) xyxy boxes, in units of the crop, that the maps give at (N, 2) cells (column, row)."""
-    grid = maps.score.shape[-1]
-    index = (cells[:, 1] * grid + cells[:, 0])[:, None, None].expand(-1, 2, 1)
-    offset, size = (m.flatten(2).gather(2, index)[..., 0] for m in (maps.offset, maps.size))
-    return box_convert(torch.cat([(cells + offset) / grid, size], dim=1), "cxcywh", "xyxy")
+    return all_boxes(maps)[torch.arange(len(cells)), cells[:, 1] * maps.score.shape[-1] + cells[:, 0]]
 
 
 def all_boxes(maps: Maps) -> Tensor:
