@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ckd_tracker_ros.frame import MODALITIES
 from ckd_tracker_ros.network.config import NetworkConfig
+from ckd_tracker_ros.training.appearance import Draws, Fog, Style, draw_style
 from ckd_tracker_ros.training.contexts import Bank
 
 
@@ -99,27 +100,6 @@ class _View(NamedTuple):
     thermal_shift: Tensor
 
 
-class _Draws:
-    """Random numbers of N samples, each from a generator of its own: a sample does not depend on its batch."""
-
-    def __init__(self, numbers: Iterable[int], seed: int, device: torch.device) -> None:
-        self.device = device
-        self._generators = [torch.Generator(device).manual_seed(seed * 1_000_000_007 + number) for number in numbers]
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """(N, *shape) between low and high."""
-        rows = [torch.rand(shape, device=self.device, generator=g) for g in self._generators]
-        return torch.stack(rows) * (high - low) + low
-
-    def normal(self, *shape: int) -> Tensor:
-        """(N, *shape) of mean 0 and spread 1."""
-        return torch.stack([torch.randn(shape, device=self.device, generator=g) for g in self._generators])
-
-    def chance(self, probability: float, *ones: int) -> Tensor:
-        """(N, *ones) bool."""
-        return self.uniform(0, 1, *ones) < probability
-
-
 class Sampler:
     """Draws batches; the same numbers and seed give the same samples, whatever batch they are drawn in.
 
@@ -135,7 +115,7 @@ class Sampler:
     def draw(self, numbers: Iterable[int], seed: int) -> Batch:
         """Training samples of the given global numbers."""
         config, network = self._config, self._network
-        draws = _Draws(numbers, seed, self._device)
+        draws = Draws(numbers, seed, self._device)
         targets = [self._target(draws) for _ in range(config.targets)]
 
         search, boxes = self._scene(targets[0], draws)
@@ -173,14 +153,14 @@ class Sampler:
 
     # ---- what is shown
 
-    def _target(self, draws: _Draws) -> _Target:
+    def _target(self, draws: Draws) -> _Target:
         """A track, two of its contexts, and how it looks."""
         old, new = self._pick(draws)
         size = (self._bank.boxes[old, 2:].prod(1)).sqrt()[:, None]
         shift = draws.normal(2) * self._config.misalignment * size
-        return _Target(old, new, draws.chance(0.5), _style(draws), shift)
+        return _Target(old, new, draws.chance(0.5), draw_style(draws), shift)
 
-    def _pick(self, draws: _Draws) -> tuple[Tensor, Tensor]:
+    def _pick(self, draws: Draws) -> tuple[Tensor, Tensor]:
         """(N,) contexts of a track, for the template and for the search crop."""
         place = draws.uniform(0, 1).double() * self._cumulated[-1]
         track = torch.searchsorted(self._cumulated, place, right=True).clamp(max=len(self._cumulated) - 1)
@@ -188,7 +168,7 @@ class Sampler:
         old, new = (first + (draws.uniform(0, 1) * count).long().clamp(max=count - 1) for _ in range(2))
         return old, new
 
-    def _template(self, target: _Target, level: Tensor, draws: _Draws) -> tuple[Tensor, Tensor]:
+    def _template(self, target: _Target, level: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """(N, 4, T, T) pixels and (N, 2) extent of the target; `level` is added to its grey levels."""
         box = self._bank.boxes[target.old]
         size = (box[:, 2] * box[:, 3]).sqrt()[:, None]
@@ -199,7 +179,7 @@ class Sampler:
         shown = self._render(target._replace(new=target.old), view, self._network.template_size)
         return (shown.pixels + level).clamp(0, 255) * shown.inside, shown.boxes[:, 2:]
 
-    def _search_view(self, index: Tensor, draws: _Draws) -> _View:
+    def _search_view(self, index: Tensor, draws: Draws) -> _View:
         box, config = self._bank.boxes[index], self._config
         size = (box[:, 2] * box[:, 3]).sqrt()[:, None]
         scale = (config.scale_jitter * draws.normal(1)).clamp(-0.8, 0.6).exp()
@@ -213,7 +193,7 @@ class Sampler:
         still = torch.zeros_like(shift)
         return _View(box[:, :2] + box[:, 2:] / 2 + shift * side, side, angle, bend, still)
 
-    def _scene(self, target: _Target, draws: _Draws) -> tuple[Tensor, Tensor]:
+    def _scene(self, target: _Target, draws: Draws) -> tuple[Tensor, Tensor]:
         """(N, 4, S, S) search crops around the first target and (N, 4) its box; other images behind the border."""
         view = self._search_view(target.new, draws)._replace(thermal_shift=target.thermal_shift)
         shown = self._render(target, view, self._network.search_size)
@@ -223,7 +203,7 @@ class Sampler:
         return torch.where(shown.inside, shown.pixels, fill), shown.boxes
 
     def _paste_rival(
-        self, rival: _Target, search: Tensor, taken: Tensor, boxes: Tensor, cells: tuple[Tensor, Tensor], draws: _Draws
+        self, rival: _Target, search: Tensor, taken: Tensor, boxes: Tensor, cells: tuple[Tensor, Tensor], draws: Draws
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Another target about as large as the first one, sometimes as bright; never over what is `taken`.
 
@@ -288,7 +268,7 @@ class Sampler:
         hot = _soft_box((u, v), boxes, torch.ones_like(c), round_=True)
         return _Shown(target.style.complete(pixels, bank.has[index], hot), inside, boxes)
 
-    def _occlude(self, search: Tensor, boxes: Tensor, cells: tuple[Tensor, Tensor], draws: _Draws) -> Tensor:
+    def _occlude(self, search: Tensor, boxes: Tensor, cells: tuple[Tensor, Tensor], draws: Draws) -> Tensor:
         """A plain patch over a part of the first target, now and then."""
         wh = boxes[:, 2:] * draws.uniform(0.2, 0.7, 2)
         corner = boxes[:, :2] + draws.uniform(0, 1, 2) * (boxes[:, 2:] - wh)
@@ -298,7 +278,7 @@ class Sampler:
 
     # ---- photometry
 
-    def _fog(self, draws: _Draws) -> _Fog:
+    def _fog(self, draws: Draws) -> Fog:
         clouds = [
             F.interpolate(draws.uniform(0, 120, 1, 4, 4), size=(size, size), mode="bilinear")
             for size in (self._network.template_size, self._network.search_size)
@@ -308,9 +288,9 @@ class Sampler:
         clouds = [torch.where(dark, 0.1 * (cloud + level), cloud + level) for cloud in clouds]
         share = self._config.blind
         hits = (draw < 0.7 * share, (draw >= 0.7 * share) & (draw < share))
-        return _Fog(clouds[0], clouds[1], left, hits, draws.chance(0.5, 1, 1, 1))
+        return Fog(clouds[0], clouds[1], left, hits, draws.chance(0.5, 1, 1, 1))
 
-    def _photometry(self, pixels: Tensor, strength: float, draws: _Draws) -> Tensor:
+    def _photometry(self, pixels: Tensor, strength: float, draws: Draws) -> Tensor:
         """Contrast, brightness, colour, blur and noise, for each modality by itself.
 
         Returns:
@@ -337,7 +317,7 @@ class Sampler:
         both = both + noise * torch.stack([rough[:, :3], rough[:, 3:].expand(-1, 3, -1, -1)], dim=1)
         return both.clamp(0, 255)
 
-    def _present(self, draws: _Draws) -> Tensor:
+    def _present(self, draws: Draws) -> Tensor:
         """(N, 2) bool."""
         draw, missing = draws.uniform(0, 1), self._config.missing
         return torch.stack([draw >= missing / 2, draw < 1 - missing / 2], dim=1)
@@ -354,87 +334,14 @@ class _Shown(NamedTuple):
     boxes: Tensor  # (N, 4) xywh of the target, in units of the crop
 
 
-class _Fog(NamedTuple):
-    """Darkness or fog over one modality.
-
-    Attributes:
-        template, search: (N, 1, S, S) grey levels.
-        left: (N, 1, 1, 1) what is left of the picture.
-        hits: per modality (N, 1, 1, 1) bool.
-        both: (N, 1, 1, 1) bool, of the template too.
-    """
-
-    template: Tensor
-    search: Tensor
-    left: Tensor
-    hits: tuple[Tensor, Tensor]
-    both: Tensor
-
-    def over(self, pixels: Tensor, of_template: bool) -> Tensor:
-        """(N, 4, S, S) pixels with the fog over them."""
-        fogged = self.left * pixels + (1 - self.left) * (self.template if of_template else self.search)
-        parts = zip(self.hits, fogged.split([3, 1], dim=1), pixels.split([3, 1], dim=1))
-        where = [torch.where(hit & self.both if of_template else hit, fog, clear) for hit, fog, clear in parts]
-        return torch.cat(where, dim=1)
-
-
-class _Style(NamedTuple):
-    """How a modality that was not recorded looks: the same in template and search."""
-
-    weights: Tensor  # (N, 3, 1, 1) of colours in a rendered thermal image
-    thermal: Tensor  # (N, 1, 9) grey curve of a rendered thermal image
-    rgb: Tensor  # (N, 3, 9) curves of a rendered colour image
-    heat: Tensor  # (N,) grey levels by which the target itself differs from what its colour says
-    blur: Tensor  # (N,) bool
-
-    def complete(self, pixels: Tensor, has: Tensor, hot: Tensor) -> Tensor:
-        """Render the modality that was not recorded from the other one."""
-        rgb, thermal_ = pixels.split([3, 1], dim=1)
-        warmth = _curve((rgb * self.weights).sum(dim=1, keepdim=True), self.thermal) + hot * self.heat.view(-1, 1, 1, 1)
-        soft = F.avg_pool2d(F.pad(warmth, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-        warmth = torch.where(self.blur.view(-1, 1, 1, 1), soft, warmth).clamp(0, 255)
-        colours = _curve(thermal_.expand(-1, 3, -1, -1), self.rgb)
-        has_rgb, has_thermal = has.view(-1, 2, 1, 1, 1).unbind(1)
-        return torch.cat([torch.where(has_rgb, rgb, colours), torch.where(has_thermal, thermal_, warmth)], dim=1)
-
-
 class _Target(NamedTuple):
     """A target of each sample: contexts (N,) of template and search, and how it looks in both."""
 
     old: Tensor
     new: Tensor
     flip: Tensor
-    style: _Style
+    style: Style
     thermal_shift: Tensor
-
-
-def _style(draws: _Draws) -> _Style:
-    weights = draws.uniform(0.1, 1.1, 3, 1, 1)
-    heat = draws.uniform(-70, 130) * draws.chance(0.5)
-    return _Style(
-        weights / weights.sum(dim=1, keepdim=True), _lut(draws, 1), _lut(draws, 3, 0.7), heat, draws.chance(0.6)
-    )
-
-
-def _lut(draws: _Draws, channels: int, shared: float = 0.0) -> Tensor:
-    """(N, channels, 9) grey curves: mostly rising or falling, sometimes neither."""
-    steps = draws.normal(channels, 8).abs() + 0.2
-    steps = shared * steps.mean(dim=1, keepdim=True) + (1 - shared) * steps
-    steps = torch.where(draws.chance(0.3, 1, 1), steps * draws.normal(1, 8).sign(), steps)
-    curve = F.pad(steps.cumsum(-1), (1, 0))
-    low, high = curve.amin(-1, keepdim=True), curve.amax(-1, keepdim=True)
-    curve = (curve - low) / (high - low).clamp(min=1e-3)
-    curve = torch.where(draws.chance(0.3, 1, 1), 1 - curve, curve)
-    span = draws.uniform(0.3, 1.0, 1, 1)
-    return 255 * (curve * span + (1 - span) * draws.uniform(0, 1, 1, 1))
-
-
-def _curve(pixels: Tensor, lut: Tensor) -> Tensor:
-    """(N, C, H, W) grey levels through (N, C, 9) piecewise linear curves."""
-    place = pixels.clamp(0, 255).flatten(2) * (8 / 255)
-    low = place.floor().clamp(max=7).long()
-    share = place - low
-    return (lut.gather(2, low) * (1 - share) + lut.gather(2, low + 1) * share).view_as(pixels)
 
 
 def _sampling(x: Tensor, y: Tensor, contexts: Tensor) -> Tensor:
