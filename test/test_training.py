@@ -15,7 +15,7 @@ from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.network.head import Maps
 from ckd_tracker_ros.sequences.stills import read_stills
-from ckd_tracker_ros.training.contexts import SIDE, Bank, build, clip_tracks, jobs, make_context, still_tracks
+from ckd_tracker_ros.training.contexts import SIDE, Bank, build, clip_tracks, jobs, make_context, stack, still_tracks
 from ckd_tracker_ros.training.losses import focal_losses, heat_maps, predicted_boxes, task_losses
 from ckd_tracker_ros.training.samples import SampleConfig, Sampler
 
@@ -113,6 +113,45 @@ def test_every_visible_target_of_a_crop_has_a_box_in_it_and_no_two_the_same_plac
     assert ((middles > 0) & (middles < 1)).all(dim=-1)[batch.visible].all()
     both = batch.visible[:, 1] & batch.visible[:, 2]
     assert both.any() and ((middles[:, 1] - middles[:, 2]).norm(dim=1)[both] > 0.02).all()
+
+
+@pytest.fixture(scope="module")
+def couple() -> Bank:
+    """A bright and a dim box of one picture on black, one track each."""
+    pixels = np.zeros((300, 400), np.uint8)
+    pixels[100:160, 130:170], pixels[110:170, 200:240] = 250, 120
+    frame = RgbtFrame((None, Image(pixels, "mono")))
+    tracks = [[make_context(frame, np.array([x, y, 40, 60]), picture=7)] for x, y in ((130, 100), (200, 110))]
+    return stack(tracks, [1.0, 1.0])
+
+
+def test_a_target_recorded_beside_the_first_is_asked_for_where_it_is(couple):
+    config = replace(EASY, targets=2, beside=1.0, photometry=0.0, warp=0.0, occluded=0.0, fill=0.0, near=1.0)
+    batch = Sampler(couple, replace(NETWORK, search_size=128, template_size=64), config).draw(range(40), 0)
+    assert batch.visible[:, 1].float().mean() > 0.6
+    levels = []
+    for i in batch.visible[:, 1].nonzero()[:, 0].tolist():
+        x, y, w, h = (batch.boxes[i, 1] * 128).tolist()
+        search, template = batch.searches[i, 1, 0], batch.templates[i, 1, 1, 0]
+        there = search[int(max(y, 0) + h / 4) : int(y + h * 0.7), int(max(x, 0) + w / 4) : int(x + w * 0.7)]
+        levels.append((there.mean().item(), template[28:36, 28:36].mean().item()))
+    asked, shown = np.array(levels).T
+    np.testing.assert_allclose(asked, shown, atol=12)  # the template is of what lies in the box
+    natural = (abs(shown[:, None] - [250, 120]) < 3).any(axis=1)  # pasted ones may be made as bright as the first
+    assert natural.mean() > 0.7
+
+
+@pytest.mark.parametrize("changes", [{"beside": 0.0}, {"beside": 1.0, "absent_target": 1.0}])
+def test_no_neighbour_is_asked_for_unless_wanted_and_in_the_crop(couple, changes):
+    config = replace(EASY, targets=2, photometry=0.0, **changes)
+    natural = Sampler(couple, NETWORK, replace(config, beside=1.0, absent_target=0.0)).draw(range(40), 0)
+    batch = Sampler(couple, NETWORK, config).draw(range(40), 0)
+    same = (batch.boxes[:, 1] == natural.boxes[:, 1]).all(dim=1) & natural.visible[:, 1] & batch.visible[:, 1]
+    assert not same.all()
+    held_back = replace(couple, weight=torch.tensor([1.0, 0.0]))  # the other one is for validation
+    with_held = Sampler(held_back, NETWORK, replace(config, beside=1.0)).draw(range(40), 0)
+    without = Sampler(held_back, NETWORK, replace(config, beside=0.0)).draw(range(40), 0)
+    torch.testing.assert_close(with_held.boxes, without.boxes)
 
 
 def test_missing_absent_and_hidden_come_as_often_as_asked(bank):

@@ -6,6 +6,7 @@ images is slow and done once; drawing crops from a bank of contexts runs on the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -43,12 +44,19 @@ class Context(NamedTuple):
         box: (4,) xywh in context pixels.
         inside: (4,) xyxy part of the context that lies in the image.
         has: (2,) which of RGB and thermal were recorded.
+        square: (3,) left and top in pixels of the image, context pixels per pixel of the image.
+        picture: number of the image, the same in all its contexts; `ALONE` where other targets in it do not matter.
     """
 
     pixels: NDArray[np.uint8]
     box: NDArray[np.float32]
     inside: NDArray[np.float32]
     has: NDArray[np.bool_]
+    square: NDArray[np.float32]
+    picture: int
+
+
+ALONE = -1
 
 
 Track = list[Context]
@@ -59,7 +67,9 @@ class Bank:
     """All contexts on one device.
 
     Attributes:
-        pixels (K, 4, side, side) uint8, boxes (K, 4), inside (K, 4), has (K, 2): see `Context`.
+        pixels (K, 4, side, side) uint8, boxes (K, 4), inside (K, 4), has (K, 2), squares (K, 3): see `Context`.
+        beside: (K, J) contexts of other tracks in the same image; `ALONE` behind the last.
+        track: (K,) of each context.
         first, count: (T,) the contexts of each track.
         weight: (T,) how often each track is drawn.
     """
@@ -68,6 +78,9 @@ class Bank:
     boxes: Tensor
     inside: Tensor
     has: Tensor
+    squares: Tensor
+    beside: Tensor
+    track: Tensor
     first: Tensor
     count: Tensor
     weight: Tensor
@@ -77,7 +90,9 @@ class Bank:
         return Bank(*(tensor.to(device) for tensor in vars(self).values()))
 
 
-def make_context(frame: RgbtFrame, box: NDArray, factor: float = FACTOR, side: int = SIDE) -> Context:
+def make_context(
+    frame: RgbtFrame, box: NDArray, factor: float = FACTOR, side: int = SIDE, picture: int = ALONE
+) -> Context:
     """Cut the context around an xywh box; 16-bit thermal is mapped by this frame's own limits."""
     square = square_around(box, factor, side)
     pixels = np.zeros((4, side, side), np.uint8)
@@ -90,7 +105,15 @@ def make_context(frame: RgbtFrame, box: NDArray, factor: float = FACTOR, side: i
     shift = np.array([square.left, square.top])
     inside = np.clip((np.array([0, 0, width - 1, height - 1]) - np.tile(shift, 2)) * square.scale, 0, side)
     placed = np.concatenate([(np.asarray(box)[:2] - shift), np.asarray(box)[2:]]) * square.scale
-    return Context(pixels, placed.astype(np.float32), inside.astype(np.float32), np.array(frame.present))
+    placement = np.array([square.left, square.top, square.scale], np.float32)
+    return Context(
+        pixels, placed.astype(np.float32), inside.astype(np.float32), np.array(frame.present), placement, picture
+    )
+
+
+def picture_number(name: object) -> int:
+    """A number for an image that is known by a name."""
+    return int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=7).digest(), "big")
 
 
 def misplaced(box: NDArray, size: tuple[int, int]) -> bool:
@@ -117,7 +140,8 @@ def still_tracks(stills: Iterable[AnnotatedStill], most: int, factor: float = FA
         rng = np.random.default_rng(len(boxes))
         for i in rng.permutation(len(boxes))[:most]:
             name = still.sequence or f"{still.path}/{i}"
-            tracks.setdefault(name, []).append(make_context(frame, boxes[i], factor, side))
+            context = make_context(frame, boxes[i], factor, side, picture_number(still.path))
+            tracks.setdefault(name, []).append(context)
     return list(tracks.values())
 
 
@@ -171,7 +195,8 @@ def labelled_tracks(folder: Path, labels: Mapping[str, Any], factor: float = FAC
                 continue
             box = np.array(label["boxes_xywh"][row])
             if np.sqrt(box[2] * box[3]) >= MIN_SIZE:
-                tracks.setdefault(name, []).append(make_context(frame, box, factor, side))
+                context = make_context(frame, box, factor, side, picture_number(paths[0]))
+                tracks.setdefault(name, []).append(context)
     return list(tracks.values())
 
 
@@ -186,7 +211,8 @@ def scene_tracks(seed: int, views: int, factor: float = FACTOR, side: int = SIDE
         frame = scene.frame(i)
         for target, (box, share) in enumerate(zip(scene.boxes(i), scene.visible(i))):
             if share > 0.5 and np.sqrt(box[2] * box[3]) >= MIN_SIZE:
-                tracks.setdefault(target, []).append(make_context(frame, box, factor, side))
+                context = make_context(frame, box, factor, side, picture_number(f"scene {seed}, {i}"))
+                tracks.setdefault(target, []).append(context)
     return list(tracks.values())
 
 
@@ -284,5 +310,22 @@ def stack(tracks: list[Track], weights: list[float]) -> Bank:
     """A bank of tracks, and how often each is drawn."""
     contexts = [context for track in tracks for context in track]
     count = torch.tensor([len(track) for track in tracks])
-    stacked = (torch.from_numpy(np.stack(column)) for column in zip(*contexts))
-    return Bank(*stacked, count.cumsum(0) - count, count, torch.tensor(weights))
+    *columns, pictures = zip(*contexts)
+    stacked = (torch.from_numpy(np.stack(column)) for column in columns)
+    track = torch.arange(len(count)).repeat_interleave(count)
+    beside = _same_picture(pictures, track.tolist())
+    return Bank(*stacked, beside, track, count.cumsum(0) - count, count, torch.tensor(weights))
+
+
+def _same_picture(pictures: Iterable[int], tracks: list[int]) -> Tensor:
+    """(K, J) for each context those of other tracks in the same image, `ALONE` behind the last."""
+    members: dict[int, list[int]] = {}
+    for i, picture in enumerate(pictures):
+        if picture != ALONE:
+            members.setdefault(picture, []).append(i)
+    rows: list[list[int]] = [[] for _ in tracks]
+    for group in members.values():
+        for i in group:
+            rows[i] = [j for j in group if tracks[j] != tracks[i]]
+    width = max(map(len, rows), default=0)
+    return torch.tensor([row + [ALONE] * (width - len(row)) for row in rows]).view(len(rows), width).long()

@@ -1,8 +1,9 @@
 """Drawing training pairs from a bank of contexts, a whole batch at a time, on the training device.
 
 Geometry is the same for both modalities up to a small misalignment, photometry is not. A modality that was never
-recorded is rendered from the other one. Several targets are put into every search crop and each of them is asked for in
-turn: on crops with one target a network learns to find the salient object and forgets to compare it with the template.
+recorded is rendered from the other one. Several targets are asked for in every search crop, those recorded beside the
+first or others pasted into it: on crops with one target a network learns to find the salient object and forgets to
+compare it with the template.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from ckd_tracker_ros.frame import MODALITIES
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.training.appearance import Draws, Fog, Style, draw_style
-from ckd_tracker_ros.training.contexts import Bank
+from ckd_tracker_ros.training.contexts import ALONE, Bank
 
 
 class Batch(NamedTuple):
@@ -47,7 +48,9 @@ class SampleConfig:
     """How hard the pairs are; probabilities unless said otherwise.
 
     Attributes:
-        targets: K, how many targets are asked for in one search crop; all but the first are pasted into it.
+        targets: K, how many targets are asked for in one search crop.
+        beside: a target behind the first is one that was recorded beside it, where there is one, instead of one that
+            is pasted into the crop: people beside people.
         scale_jitter: standard deviation of the logarithm of the search crop's side.
         centre_jitter: largest distance of the target from the crop's centre, share of its side.
         near: the target is close to the centre, as it is while it is being tracked, instead of anywhere.
@@ -66,6 +69,7 @@ class SampleConfig:
     """
 
     targets: int = 3
+    beside: float = 0.7
     scale_jitter: float = 0.3
     centre_jitter: float = 0.38
     near: float = 0.5
@@ -118,7 +122,7 @@ class Sampler:
         draws = Draws(numbers, seed, self._device)
         targets = [self._target(draws) for _ in range(config.targets)]
 
-        search, boxes = self._scene(targets[0], draws)
+        search, boxes, view = self._scene(targets[0], draws)
         cells = _cells(network.search_size, self._device)
         present_target = ~draws.chance(config.absent_target)
         other = self._target(draws)
@@ -130,10 +134,18 @@ class Sampler:
 
         taken = _soft_box(cells, boxes, torch.ones_like(boxes[:, 0]), soft=0.02) * present_target[:, None, None, None]
         all_boxes, visible, levels = [boxes], [present_target], [torch.zeros_like(search[:, :, :1, :1])]
-        for rival in targets[1:]:
-            search, taken, *labels = self._paste_rival(rival, search, taken, boxes, cells, draws)
-            for column, label in zip((all_boxes, visible, levels), labels):
-                column.append(label)
+        alone = pasted.flatten() | ~present_target
+        for i, rival in enumerate(targets[1:], 1):
+            neighbour, place, seen = self._beside(targets[0], view, draws)
+            seen = seen & ~alone
+            taken = torch.maximum(
+                taken, seen[:, None, None, None] * _soft_box(cells, place, torch.ones_like(place[:, 0]))
+            )
+            search, taken, box, shown, level = self._paste_rival(rival, search, taken, boxes, ~seen, cells, draws)
+            targets[i] = _either(seen, neighbour, rival)
+            all_boxes.append(torch.where(seen[:, None], place, box))
+            visible.append(seen | shown)
+            levels.append(level * ~seen[:, None, None, None])
         search = self._occlude(search, boxes, cells, draws)
 
         templates = [self._template(target, level, draws) for target, level in zip(targets, levels)]
@@ -193,19 +205,64 @@ class Sampler:
         still = torch.zeros_like(shift)
         return _View(box[:, :2] + box[:, 2:] / 2 + shift * side, side, angle, bend, still)
 
-    def _scene(self, target: _Target, draws: Draws) -> tuple[Tensor, Tensor]:
-        """(N, 4, S, S) search crops around the first target and (N, 4) its box; other images behind the border."""
+    def _scene(self, target: _Target, draws: Draws) -> tuple[Tensor, Tensor, _View]:
+        """(N, 4, S, S) search crops around the first target, (N, 4) its box; other images behind the border."""
         view = self._search_view(target.new, draws)._replace(thermal_shift=target.thermal_shift)
         shown = self._render(target, view, self._network.search_size)
         behind = self._target(draws)
         fill = self._render(behind, self._search_view(behind.new, draws), self._network.search_size).pixels
         fill = fill * draws.chance(self._config.fill)[:, None, None, None]
-        return torch.where(shown.inside, shown.pixels, fill), shown.boxes
+        return torch.where(shown.inside, shown.pixels, fill), shown.boxes, view
+
+    def _beside(self, first: _Target, view: _View, draws: Draws) -> tuple[_Target, Tensor, Tensor]:
+        """One of the targets that were recorded beside the first one.
+
+        Returns:
+            The target, looking as the first one's picture does, its boxes (N, 4) in units of the search crop, and
+            whether there is one that counts (N,): largely in the crop, and about as large as the first one.
+        """
+        bank, draw = self._bank, draws.uniform(0, 1)
+        wanted = draws.chance(self._config.beside)
+        place = draws.uniform(0, 1)
+        choices = bank.beside[first.new]
+        count = (choices >= 0).sum(1)
+        if not choices.shape[1]:
+            choices = choices.new_full((len(choices), 1), ALONE)
+        new = choices.gather(1, (draw * count).long().clamp(max=choices.shape[1] - 1)[:, None])[:, 0]
+        wanted = wanted & (count > 0)
+        new = torch.where(wanted, new, first.new)
+        track = bank.track[new]
+        old = bank.first[track] + (place * bank.count[track]).long().clamp(max=bank.count[track] - 1)
+
+        ours, theirs = bank.squares[first.new], bank.squares[new]
+        ratio = ours[:, 2:] / theirs[:, 2:]
+        box = bank.boxes[new]
+        corner = box[:, :2] * ratio + (theirs[:, :2] - ours[:, :2]) * ours[:, 2:]
+        box = torch.cat([corner, box[:, 2:] * ratio], dim=1)
+        boxes = _placed(box, view, first.flip)
+        size, own = (part[:, 2:].prod(1).sqrt() for part in (box, bank.boxes[first.new]))
+        counts = (_share_inside(box, bank.inside[first.new]) > 0.65) & (
+            _share_inside(boxes, torch.tensor([0.0, 0, 1, 1], device=self._device)) > 0.65
+        )
+        seen = wanted & counts & ((size / own).log().abs() < 0.5) & (bank.weight[track] > 0)
+        style = first.style._replace(heat=torch.zeros_like(first.style.heat))
+        return _Target(old, new, first.flip, style, first.thermal_shift / ratio), boxes, seen
 
     def _paste_rival(
-        self, rival: _Target, search: Tensor, taken: Tensor, boxes: Tensor, cells: tuple[Tensor, Tensor], draws: Draws
+        self,
+        rival: _Target,
+        search: Tensor,
+        taken: Tensor,
+        boxes: Tensor,
+        wanted: Tensor,
+        cells: tuple[Tensor, Tensor],
+        draws: Draws,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Another target about as large as the first one, sometimes as bright; never over what is `taken`.
+
+        Args:
+            boxes: (N, 4) of the first target.
+            wanted: (N,) bool.
 
         Returns:
             Search crops, taken places, the rival's boxes (N, 4), whether it can be seen (N,), and the grey levels
@@ -222,7 +279,7 @@ class Sampler:
         shown = self._render(rival, view, search.shape[-1])
         whole = _soft_box(cells, shown.boxes, torch.ones_like(size), soft=0.02)
         mask = _soft_box(cells, shown.boxes, draws.uniform(1.0, 1.4)) * shown.inside * (1 - taken)
-        mask = mask * draws.chance(0.85)[:, None, None, None]
+        mask = mask * (wanted & draws.chance(0.85))[:, None, None, None]
         seen = (mask * whole).sum((1, 2, 3)) > 0.65 * whole.sum((1, 2, 3)).clamp(min=1)
         alike = draws.chance(0.3)[:, None, None, None]
         level = torch.where(alike, _mean_under(search, taken) - _mean_under(shown.pixels, mask), 0)
@@ -257,15 +314,8 @@ class Sampler:
         left, top, right, bottom = (edge[:, None, None] for edge in bank.inside[index].unbind(1))
         inside = ((x > left) & (x < right) & (y > top) & (y < bottom))[:, None]
 
-        box = bank.boxes[index]
-        offset = box[:, :2] + box[:, 2:] / 2 - view.centre
-        c, s = view.angle.cos(), view.angle.sin()
-        offset = torch.stack([c * offset[:, 0] + s * offset[:, 1], c * offset[:, 1] - s * offset[:, 0]], dim=1)
-        offset = offset * torch.stack([mirrored, torch.ones_like(c)], dim=1)
-        wh = box[:, 2:] / view.side
-        boxes = torch.cat([offset / view.side + 0.5 - wh / 2, wh], dim=1)
-
-        hot = _soft_box((u, v), boxes, torch.ones_like(c), round_=True)
+        boxes = _placed(bank.boxes[index], view, target.flip)
+        hot = _soft_box((u, v), boxes, torch.ones_like(view.angle), round_=True)
         return _Shown(target.style.complete(pixels, bank.has[index], hot), inside, boxes)
 
     def _occlude(self, search: Tensor, boxes: Tensor, cells: tuple[Tensor, Tensor], draws: Draws) -> Tensor:
@@ -342,6 +392,35 @@ class _Target(NamedTuple):
     flip: Tensor
     style: Style
     thermal_shift: Tensor
+
+
+def _either(flag: Tensor, one: _Target, other: _Target) -> _Target:
+    """Row by row, where the (N,) flag is set the one, else the other."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(flag.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+    style = Style(*map(pick, one.style, other.style))
+    old, new, flip, _, shift = (pick(a, b) if isinstance(a, Tensor) else a for a, b in zip(one, other))
+    return _Target(old, new, flip, style, shift)
+
+
+def _placed(boxes: Tensor, view: _View, flip: Tensor) -> Tensor:
+    """(N, 4) xywh boxes of a context in units of the crop that a view shows."""
+    offset = boxes[:, :2] + boxes[:, 2:] / 2 - view.centre
+    c, s = view.angle.cos(), view.angle.sin()
+    across = (c * offset[:, 0] + s * offset[:, 1]) * torch.where(flip, -1.0, 1.0)
+    offset = torch.stack([across, c * offset[:, 1] - s * offset[:, 0]], dim=1)
+    wh = boxes[:, 2:] / view.side
+    return torch.cat([offset / view.side + 0.5 - wh / 2, wh], dim=1)
+
+
+def _share_inside(boxes: Tensor, area: Tensor) -> Tensor:
+    """(N,) which share of xywh boxes lies in xyxy areas."""
+    low, high = (
+        torch.clamp(corner, area[..., :2], area[..., 2:]) for corner in (boxes[:, :2], boxes[:, :2] + boxes[:, 2:])
+    )
+    return (high - low).prod(1) / boxes[:, 2:].prod(1)
 
 
 def _sampling(x: Tensor, y: Tensor, contexts: Tensor) -> Tensor:
