@@ -68,7 +68,7 @@ class Tracker:
         self.settings = settings or TrackerSettings()
         self._engine = engine
         self._config = engine.config
-        self._window = hann_window(engine.config.search_grid)
+        self._window = hann_window(engine.config.search_grid) ** engine.config.window_power
         weights = engine.config.calibration
         self._calibration = None if weights is None else Calibration(weights)
 

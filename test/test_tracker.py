@@ -156,6 +156,20 @@ def test_size_moves_as_fast_as_the_network_says(tiny_student):
     np.testing.assert_allclose(*(box[:2] + box[2:] / 2 for box in found.values()), atol=1e-6)
 
 
+def test_a_sharper_window_looks_nearer_to_the_last_place(tiny_student):
+    first, second = frames(2)
+    start = np.array([70.0, 50, 24, 20])
+    moved = []
+    for power in (0.0, 1.0, 8.0):
+        student = Student(replace(tiny_student.config, window_power=power))
+        student.load_state_dict(tiny_student.state_dict())
+        tracker = Tracker(create(student, "cpu"))
+        estimate = tracker.step(tracker.start(first, start), second)[1]
+        moved.append(np.linalg.norm(estimate.box[:2] + estimate.box[2:] / 2 - start[:2] - start[2:] / 2))
+        assert (estimate.windowed_peak == estimate.peak) == (power == 0)
+    assert moved[0] >= moved[1] >= moved[2] and moved[0] > moved[2]
+
+
 def test_a_missing_camera_is_an_input_like_any_other(tiny_tracker):
     first, second = frames(2)
     state = tiny_tracker.start(first, (40, 30, 30, 20))

@@ -26,6 +26,8 @@ class NetworkConfig:
         template_factor, search_factor: side of the crops in units of sqrt(width * height) of the box.
         size_rate: share of the predicted change of a box's size that a step takes over, in the logarithm; 1 as
             published. The size decides how large the next search crop is: errors of a small network feed on themselves.
+        window_power: exponent of the Hann window that scores are multiplied by, 1 as published; the higher, the nearer
+            to the last place the next one is looked for, and the less a look-alike far away is believed.
         box_average: the box is the mean of what the best cell and its neighbours say, weighted by their scores; off as
             published, where cells beside the centre's never learned a box.
         width, depth, heads, mlp_ratio: the vision transformer of a branch.
@@ -52,6 +54,7 @@ class NetworkConfig:
     template_factor: float = 2.0
     search_factor: float = 4.0
     size_rate: float = 1.0
+    window_power: float = 1.0
     box_average: bool = False
     width: int = 768
     depth: int = 12
@@ -80,6 +83,8 @@ class NetworkConfig:
             raise ValueError(f"elimination is {self.elimination!r}; allowed: {', '.join(ELIMINATIONS)}")
         if not 0 < self.size_rate <= 1:
             raise ValueError(f"size_rate is {self.size_rate}; allowed: above 0, at most 1")
+        if not 0 <= self.window_power <= 8:
+            raise ValueError(f"window_power is {self.window_power}; allowed: 0 (no window) to 8")
         if not 0 <= self.joint_from < self.depth:
             raise ValueError(f"joint_from is {self.joint_from}; allowed: 0 to {self.depth - 1}")
         wrong = [b for b in self.elimination_blocks if not self.joint_from <= b < self.depth]
@@ -143,6 +148,7 @@ TINY = NetworkConfig(
     template_size=84,
     search_size=168,
     size_rate=0.1,
+    window_power=2.0,
     width=384,
     depth=5,
     heads=6,

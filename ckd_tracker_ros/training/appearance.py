@@ -36,7 +36,7 @@ class Fog(NamedTuple):
 
     Attributes:
         template, search: (N, 1, S, S) grey levels.
-        left: (N, 1, 1, 1) what is left of the picture.
+        left, through: (N, 1, 1, 1) and (N, 1, S, S) what is left of the template's and of the search crop's picture.
         hits: per modality (N, 1, 1, 1) bool.
         both: (N, 1, 1, 1) bool, of the template too.
     """
@@ -44,12 +44,14 @@ class Fog(NamedTuple):
     template: Tensor
     search: Tensor
     left: Tensor
+    through: Tensor
     hits: tuple[Tensor, Tensor]
     both: Tensor
 
     def over(self, pixels: Tensor, of_template: bool) -> Tensor:
         """(N, 4, S, S) pixels with the fog over them."""
-        fogged = self.left * pixels + (1 - self.left) * (self.template if of_template else self.search)
+        left, cloud = (self.left, self.template) if of_template else (self.through, self.search)
+        fogged = left * pixels + (1 - left) * cloud
         parts = zip(self.hits, fogged.split([3, 1], dim=1), pixels.split([3, 1], dim=1))
         where = [torch.where(hit & self.both if of_template else hit, fog, clear) for hit, fog, clear in parts]
         return torch.cat(where, dim=1)

@@ -336,9 +336,12 @@ class Sampler:
         dark = draws.chance(0.4, 1, 1, 1)
         level, left, draw = draws.uniform(0, 140, 1, 1, 1), draws.uniform(0, 0.4, 1, 1, 1), draws.uniform(0, 1, 1, 1, 1)
         clouds = [torch.where(dark, 0.1 * (cloud + level), cloud + level) for cloud in clouds]
+        # thin in places, as real smoke is: what stands behind it shows and the target does not
+        thin = F.interpolate(draws.uniform(-1, 1, 1, 4, 4), size=(self._network.search_size,) * 2, mode="bilinear")
+        through = (left + thin.clamp(min=0) * draws.uniform(0, 1, 1, 1, 1) * ~dark).clamp(max=1)
         share = self._config.blind
         hits = (draw < 0.7 * share, (draw >= 0.7 * share) & (draw < share))
-        return Fog(clouds[0], clouds[1], left, hits, draws.chance(0.5, 1, 1, 1))
+        return Fog(clouds[0], clouds[1], left, through, hits, draws.chance(0.5, 1, 1, 1))
 
     def _photometry(self, pixels: Tensor, strength: float, draws: Draws) -> Tensor:
         """Contrast, brightness, colour, blur and noise, for each modality by itself.
