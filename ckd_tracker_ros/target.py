@@ -30,8 +30,8 @@ class LostSettings:
         ValueError: outside 0..1, or `recover` under `confidence`.
     """
 
-    confidence: float = 0.3
-    recover: float = 0.45
+    confidence: float = 0.4
+    recover: float = 0.6
 
     def __post_init__(self) -> None:
         if not 0 <= self.confidence <= self.recover <= 1:

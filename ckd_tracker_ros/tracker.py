@@ -188,7 +188,8 @@ class Tracker:
     ) -> Estimate:
         peak = find_peak(score, size, offset, self._window, self._config.box_average)
         found = to_image(peak.box, square, self._config.search_size)
-        box = boxes.with_size(found, state.box[2:], 1 - self._config.size_rate)
+        rate = self._config.size_rate * peak.score**self._config.size_trust
+        box = boxes.with_size(found, state.box[2:], 1 - rate)
         estimate = Estimate(
             box=boxes.clip(box, *frame.size, self.settings.min_box_size),
             confidence=peak.score,

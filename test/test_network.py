@@ -153,6 +153,7 @@ def test_counts_are_those_of_the_paper():
         ({"elimination_blocks": (12,)}, "12"),
         ({"joint_from": 12}, "12"),
         ({"size_rate": 0.0}, "0.0.*at most 1"),
+        ({"size_trust": 9.0}, "9.0.*0 .always. to 8"),
         ({"window_power": -1.0}, "-1.0.*0 .no window. to 8"),
         ({"modalities": ("radar",)}, "radar.*rgb"),
     ],

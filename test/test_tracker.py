@@ -156,6 +156,19 @@ def test_size_moves_as_fast_as_the_network_says(tiny_student):
     np.testing.assert_allclose(*(box[:2] + box[2:] / 2 for box in found.values()), atol=1e-6)
 
 
+def test_size_moves_less_where_the_score_is_low(tiny_student):
+    first, second = frames(2)
+    found, start = {}, np.array([70.0, 50, 24, 20])
+    for trust in (0.0, 2.0):
+        student = Student(replace(tiny_student.config, size_rate=1.0, size_trust=trust))
+        student.load_state_dict(tiny_student.state_dict())
+        tracker = Tracker(create(student, "cpu"))
+        found[trust] = tracker.step(tracker.start(first, start), second)[1]
+    rate = found[2.0].peak ** 2
+    assert 0 < rate < 1
+    np.testing.assert_allclose(found[2.0].box[2:], start[2:] ** (1 - rate) * found[0.0].box[2:] ** rate, rtol=1e-6)
+
+
 def test_a_sharper_window_looks_nearer_to_the_last_place(tiny_student):
     first, second = frames(2)
     start = np.array([70.0, 50, 24, 20])

@@ -26,6 +26,7 @@ class NetworkConfig:
         template_factor, search_factor: side of the crops in units of sqrt(width * height) of the box.
         size_rate: share of the predicted change of a box's size that a step takes over, in the logarithm; 1 as
             published. The size decides how large the next search crop is: errors of a small network feed on themselves.
+        size_trust: that share is times the score to this power, 0 as published: what is hardly seen has no size.
         window_power: exponent of the Hann window that scores are multiplied by, 1 as published; the higher, the nearer
             to the last place the next one is looked for, and the less a look-alike far away is believed.
         box_average: the box is the mean of what the best cell and its neighbours say, weighted by their scores; off as
@@ -54,6 +55,7 @@ class NetworkConfig:
     template_factor: float = 2.0
     search_factor: float = 4.0
     size_rate: float = 1.0
+    size_trust: float = 0.0
     window_power: float = 1.0
     box_average: bool = False
     width: int = 768
@@ -83,6 +85,8 @@ class NetworkConfig:
             raise ValueError(f"elimination is {self.elimination!r}; allowed: {', '.join(ELIMINATIONS)}")
         if not 0 < self.size_rate <= 1:
             raise ValueError(f"size_rate is {self.size_rate}; allowed: above 0, at most 1")
+        if not 0 <= self.size_trust <= 8:
+            raise ValueError(f"size_trust is {self.size_trust}; allowed: 0 (always) to 8")
         if not 0 <= self.window_power <= 8:
             raise ValueError(f"window_power is {self.window_power}; allowed: 0 (no window) to 8")
         if not 0 <= self.joint_from < self.depth:
@@ -147,7 +151,8 @@ TINY = NetworkConfig(
     patch=14,
     template_size=84,
     search_size=168,
-    size_rate=0.1,
+    size_rate=0.05,
+    size_trust=1.0,
     window_power=2.0,
     width=384,
     depth=5,
