@@ -197,6 +197,18 @@ class Robot:
         until(future.done, f"the answer of {name}", limit_s)
         return future.result()
 
+    def insist(self, name: str, attempts: int = 6, **fields: Any) -> Any:
+        """The response of a service that may be called twice: asked again where none comes.
+
+        A service is two topics that DDS matches one after the other: the answer to a first request may be lost.
+        """
+        for _ in range(attempts - 1):
+            try:
+                return self.call(name, LIMIT_S / attempts, **fields)
+            except AssertionError:
+                continue
+        return self.call(name, **fields)
+
     def state(self) -> str:
         return self.call("get_state").current_state.label
 

@@ -62,7 +62,7 @@ def pair_of_processes(tmp_path_factory, model):
 def robot(pair_of_processes):
     """The robot, with no target in the node and the newest pair published."""
     _, robot = pair_of_processes
-    assert robot.call("reset").success
+    assert robot.insist("reset").success
     step(robot)
     return robot
 
