@@ -68,8 +68,7 @@ class Bank:
 
     Attributes:
         pixels (K, 4, side, side) uint8, boxes (K, 4), inside (K, 4), has (K, 2), squares (K, 3): see `Context`.
-        beside: (K, J) contexts of other tracks in the same image; `ALONE` behind the last.
-        track: (K,) of each context.
+        beside: (K, J) contexts of other tracks in the same image, `ALONE` behind the last; J is 1 or more.
         first, count: (T,) the contexts of each track.
         weight: (T,) how often each track is drawn.
     """
@@ -80,7 +79,6 @@ class Bank:
     has: Tensor
     squares: Tensor
     beside: Tensor
-    track: Tensor
     first: Tensor
     count: Tensor
     weight: Tensor
@@ -312,9 +310,8 @@ def stack(tracks: list[Track], weights: list[float]) -> Bank:
     count = torch.tensor([len(track) for track in tracks])
     *columns, pictures = zip(*contexts)
     stacked = (torch.from_numpy(np.stack(column)) for column in columns)
-    track = torch.arange(len(count)).repeat_interleave(count)
-    beside = _same_picture(pictures, track.tolist())
-    return Bank(*stacked, beside, track, count.cumsum(0) - count, count, torch.tensor(weights))
+    beside = _same_picture(pictures, [number for number, track in enumerate(tracks) for _ in track])
+    return Bank(*stacked, beside, count.cumsum(0) - count, count, torch.tensor(weights))
 
 
 def _same_picture(pictures: Iterable[int], tracks: list[int]) -> Tensor:
@@ -327,5 +324,5 @@ def _same_picture(pictures: Iterable[int], tracks: list[int]) -> Tensor:
     for group in members.values():
         for i in group:
             rows[i] = [j for j in group if tracks[j] != tracks[i]]
-    width = max(map(len, rows), default=0)
-    return torch.tensor([row + [ALONE] * (width - len(row)) for row in rows]).view(len(rows), width).long()
+    width = max(1, *map(len, rows))
+    return torch.tensor([row + [ALONE] * (width - len(row)) for row in rows])

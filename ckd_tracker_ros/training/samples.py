@@ -115,6 +115,9 @@ class Sampler:
         self._bank, self._network, self._config = bank, network, config
         self._device = bank.pixels.device
         self._cumulated = bank.weight.double().cumsum(0)
+        self._track = torch.arange(len(bank.count), device=self._device).repeat_interleave(
+            bank.count
+        )  # of each context
 
     def draw(self, numbers: Iterable[int], seed: int) -> Batch:
         """Training samples of the given global numbers."""
@@ -221,18 +224,14 @@ class Sampler:
             The target, looking as the first one's picture does, its boxes (N, 4) in units of the search crop, and
             whether there is one that counts (N,): largely in the crop, and about as large as the first one.
         """
-        bank, draw = self._bank, draws.uniform(0, 1)
-        wanted = draws.chance(self._config.beside)
-        place = draws.uniform(0, 1)
+        bank = self._bank
         choices = bank.beside[first.new]
-        count = (choices >= 0).sum(1)
-        if not choices.shape[1]:
-            choices = choices.new_full((len(choices), 1), ALONE)
-        new = choices.gather(1, (draw * count).long().clamp(max=choices.shape[1] - 1)[:, None])[:, 0]
-        wanted = wanted & (count > 0)
-        new = torch.where(wanted, new, first.new)
-        track = bank.track[new]
-        old = bank.first[track] + (place * bank.count[track]).long().clamp(max=bank.count[track] - 1)
+        number = (choices != ALONE).sum(1)
+        chosen = (draws.uniform(0, 1) * number).long().clamp(max=choices.shape[1] - 1)
+        wanted = draws.chance(self._config.beside) & (number > 0)
+        new = torch.where(wanted, choices.gather(1, chosen[:, None])[:, 0], first.new)
+        track = self._track[new]
+        old = bank.first[track] + (draws.uniform(0, 1) * bank.count[track]).long().clamp(max=bank.count[track] - 1)
 
         ours, theirs = bank.squares[first.new], bank.squares[new]
         ratio = ours[:, 2:] / theirs[:, 2:]
