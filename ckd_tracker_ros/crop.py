@@ -141,24 +141,19 @@ class Peak:
     second_distance: float
 
 
-def find_peak(score: NDArray, size: NDArray, offset: NDArray, window: NDArray, average: bool = False) -> Peak:
+def find_peak(score: NDArray, size: NDArray, offset: NDArray, window: NDArray) -> Peak:
     """The best cell after the window, as published: box centre = (cell + offset) / F, size as predicted there.
 
     Args:
         score: (1, F, F); size, offset: (2, F, F); window: (F, F).
-        average: the box is the mean of what the best cell and the eight around it say, weighted by their scores.
     """
     grid = score.shape[-1]
     weighted = score[0] * window
     row, column = divmod(int(weighted.argmax()), grid)
-    near = (slice(max(row - 1, 0), row + 2), slice(max(column - 1, 0), column + 2))
-    rows, columns = np.mgrid[near] if average else (np.array([[row]]), np.array([[column]]))
-    dx, dy = offset[:, rows, columns]
-    said = np.stack([(columns + dx) / grid, (rows + dy) / grid, *size[:, rows, columns]])  # (4, cells, cells)
-    weights = score[0, rows, columns].astype(np.float64)
-    box = (said * weights).sum(axis=(1, 2)) / weights.sum()
+    dx, dy = offset[:, row, column].tolist()
+    box = np.array([(column + dx) / grid, (row + dy) / grid, *size[:, row, column].tolist()])
     others = score[0].copy()
-    others[near] = 0
+    others[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = 0
     other_row, other_column = divmod(int(others.argmax()), grid)
     return Peak(
         box,

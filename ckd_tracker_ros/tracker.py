@@ -14,6 +14,7 @@ from ckd_tracker_ros.calibration import Calibration
 from ckd_tracker_ros.crop import Square, cut, find_peak, hann_window, square_around, to_image
 from ckd_tracker_ros.engine import Engine, Prepared, create
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
+from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.thermal import Limits, ThermalSettings
@@ -46,11 +47,13 @@ class TargetState:
         box: (4,) xywh in RGB pixels, where it was last.
         limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
         templates: the target's first appearance, as the engine keeps it.
+        motion: how it moves.
     """
 
     box: NDArray[np.float64]
     limits: tuple[Limits | None, ...]
     templates: Prepared
+    motion: Motion
 
 
 class Tracker:
@@ -68,7 +71,7 @@ class Tracker:
         self.settings = settings or TrackerSettings()
         self._engine = engine
         self._config = engine.config
-        self._window = hann_window(engine.config.search_grid) ** engine.config.window_power
+        self._window = hann_window(engine.config.search_grid)
         weights = engine.config.calibration
         self._calibration = None if weights is None else Calibration(weights)
 
@@ -127,7 +130,8 @@ class Tracker:
         square = square_around(checked, self._config.template_factor, self._config.template_size)
         templates = self._crops(frame, square, self._config.template_size, limits)
         extent = checked[2:] * square.scale / self._config.template_size
-        return TargetState(checked, limits, self._engine.prepare(templates, self._present(frame), extent))
+        prepared = self._engine.prepare(templates, self._present(frame), extent)
+        return TargetState(checked, limits, prepared, Motion(frame.stamp_ns))
 
     def step(self, state: TargetState, frame: RgbtFrame) -> tuple[TargetState, Estimate]:
         """Find one target in the next frame. See `step_many`."""
@@ -152,18 +156,25 @@ class Tracker:
             tuple(thermal.smooth(old, new, self.settings.thermal) for old, new in zip(state.limits, measured))
             for state in states
         ]
-        squares = [square_around(state.box, config.search_factor, config.search_size) for state in states]
+        expected = [self._expected(state, frame) for state in states]
+        squares = [square_around(box, config.search_factor, config.search_size) for box in expected]
         crops = np.stack([self._crops(frame, s, config.search_size, limit) for s, limit in zip(squares, limits)])
         present = np.tile(self._present(frame), (len(states), 1))
         maps = self._engine.run([state.templates for state in states], crops, present)
-        estimates = [
-            self._decode(state, square, frame, *target_maps)
-            for state, square, *target_maps in zip(states, squares, *maps)
+        found = [
+            self._decode(replace(state, limits=limit), box, square, frame, *target_maps)
+            for state, limit, box, square, *target_maps in zip(states, limits, expected, squares, *maps)
         ]
-        new_states = [
-            replace(state, box=estimate.box, limits=limit) for state, estimate, limit in zip(states, estimates, limits)
-        ]
+        new_states, estimates = map(list, zip(*found))
         return new_states, estimates
+
+    def _expected(self, state: TargetState, frame: RgbtFrame) -> NDArray[np.float64]:
+        """(4,) xywh: where a target should be now, its centre inside the image; as published where it was last."""
+        if not self._config.motion:
+            return state.box
+        box = state.motion.expected(state.box, frame.stamp_ns)
+        box[:2] = np.clip(box[:2], -box[2:] / 2, np.array(frame.size) - box[2:] / 2)
+        return box
 
     def _present(self, frame: RgbtFrame) -> NDArray[np.bool_]:
         """(M,) which of the network's modalities have an image."""
@@ -184,14 +195,27 @@ class Tracker:
         return crops
 
     def _decode(
-        self, state: TargetState, square: Square, frame: RgbtFrame, score: NDArray, size: NDArray, offset: NDArray
-    ) -> Estimate:
-        peak = find_peak(score, size, offset, self._window, self._config.box_average)
-        found = to_image(peak.box, square, self._config.search_size)
-        rate = self._config.size_rate * peak.score**self._config.size_trust
-        box = boxes.with_size(found, state.box[2:], 1 - rate)
+        self,
+        state: TargetState,
+        expected: NDArray[np.float64],
+        square: Square,
+        frame: RgbtFrame,
+        score: NDArray,
+        size: NDArray,
+        offset: NDArray,
+    ) -> tuple[TargetState, Estimate]:
+        """What the network's maps say of a target that was expected in a (4,) xywh box."""
+        config, motion = self._config, state.motion
+        window = motion.window(config.search_grid, config.search_factor) if config.motion else self._window
+        peak = find_peak(score, size, offset, window)
+        rate = config.size_rate * peak.score**config.size_trust
+        box = boxes.with_size(to_image(peak.box, square, config.search_size), state.box[2:], 1 - rate)
+        box = boxes.clip(box, *frame.size, self.settings.min_box_size)
+        if config.motion:
+            motion, box = motion.seen(expected, box, peak.score, frame.stamp_ns)
+            box = boxes.clip(box, *frame.size, self.settings.min_box_size)
         estimate = Estimate(
-            box=boxes.clip(box, *frame.size, self.settings.min_box_size),
+            box=box,
             confidence=peak.score,
             peak=peak.score,
             windowed_peak=peak.windowed,
@@ -199,9 +223,9 @@ class Tracker:
             second_distance=peak.second_distance * self._config.search_size / square.scale,
             present=tuple(p and name in self._config.modalities for name, p in zip(MODALITIES, frame.present)),
         )
-        if self._calibration is None:
-            return estimate
-        return replace(estimate, confidence=self._calibration.confidence(estimate))
+        if self._calibration is not None:
+            estimate = replace(estimate, confidence=self._calibration.confidence(estimate))
+        return replace(state, box=box, motion=motion), estimate
 
 
 def check_box(box: ArrayLike, image_size: tuple[int, int], min_size: float) -> NDArray[np.float64]:

@@ -224,3 +224,25 @@ def test_what_peers_cannot_compare_is_refused(benchmark, tmp_path, arguments, re
     done = invoke(benchmark("peers"), "--data", write_peer_data(tmp_path), *arguments)
     assert done.exit_code == 2
     assert reason in done.output
+
+
+def test_settings_are_compared_on_what_is_held_back(benchmark, tmp_path, tiny_checkpoint, monkeypatch):
+    from recordings import write_recording
+
+    module = benchmark("held_back")
+    truth = np.loadtxt(write_recording(tmp_path / "clips" / "one", 4, 8) / "groundtruth.txt", delimiter=",")
+    label = {"kind": "person", "first_frame": 0, "boxes_xywh": truth.tolist()}
+    (tmp_path / "labels.json").write_text(json.dumps({"one": {"body": label}}))
+    monkeypatch.setattr(module, "SCENE_FRAMES", 6)
+    known = ("--model", tiny_checkpoint, "--clips", tmp_path / "clips", "--labels", tmp_path / "labels.json")
+    file = tmp_path / "result.json"
+    done = invoke(module, *known, "--scenes", "1", "--set", "size_rate=0.5,motion=true", "--json", file)
+    assert done.exit_code == 0, done.output
+    ((before, after),) = [table["rows"] for table in json.loads(file.read_text())["tables"]]
+    assert (before["setting"], after["setting"]) == ("as it is", "size_rate 0.5, motion True")
+    groups = [name for name in before if name not in ("setting", "mean")]
+    assert len(groups) == 7 and before["mean"] == pytest.approx(np.mean([before[name] for name in groups]))
+    assert before != {**after, "setting": "as it is"}
+    for wrong, reason in (("width=3", "allowed: NAME=VALUE of size_rate"), ("size_rate=2", "at most 1")):
+        refused = invoke(module, *known, "--set", wrong)
+        assert refused.exit_code and reason in " ".join(refused.output.replace("│", " ").split())

@@ -182,6 +182,17 @@ def test_a_labelled_clip_is_followed_as_the_tracker_does(tmp_path, tiny_tracker)
     assert next(iter(confidence.follow(tiny_tracker, cases[3]))).cameras == 1
 
 
+def test_each_target_of_a_clip_is_looked_at_in_every_way(tmp_path):
+    clips = list(confidence.clip_cases(*clips_of(tmp_path), [], "thing"))
+    views = list(confidence.view_cases(clips))
+    assert len(views) == 4 * len(confidence.VIEWS)  # two targets in two clips, each counted once
+    assert {case.video for case in views} == {"one", "two"}, "a view is left out together with its clip"
+    assert {case.cameras for case in views} == {("rgb", "thermal"), ("rgb",), ("thermal",)}
+    first, second = (case.open() for case in views[:2])
+    assert len(first) > 100 and not np.array_equal(first.boxes[:50], second.boxes[:50])
+    assert not list(confidence.clip_cases(*clips_of(tmp_path / "again"), [], "person"))
+
+
 def test_scenes_are_the_same_each_time_and_some_have_one_camera():
     first, second = (list(confidence.scene_cases(4)) for _ in range(2))
     assert [case.cameras for case in first] == [("rgb", "thermal"), ("rgb", "thermal"), ("rgb",), ("thermal",)]
@@ -257,6 +268,7 @@ def test_every_twentieth_drone_video(tmp_path):
     ("arguments", "words"),
     [
         (("--clips", "here"), "go together"),
+        (("--views",), "--views needs --clips"),
         (("--model", "nonesuch"), "no model 'nonesuch'"),
         (("--samples", "nowhere.csv"), "nowhere.csv"),
         (("--evaluate", "data", "--write", "model"), "only judges"),

@@ -154,7 +154,6 @@ def test_counts_are_those_of_the_paper():
         ({"joint_from": 12}, "12"),
         ({"size_rate": 0.0}, "0.0.*at most 1"),
         ({"size_trust": 9.0}, "9.0.*0 .always. to 8"),
-        ({"window_power": -1.0}, "-1.0.*0 .no window. to 8"),
         ({"modalities": ("radar",)}, "radar.*rgb"),
     ],
 )

@@ -169,20 +169,6 @@ def test_size_moves_less_where_the_score_is_low(tiny_student):
     np.testing.assert_allclose(found[2.0].box[2:], start[2:] ** (1 - rate) * found[0.0].box[2:] ** rate, rtol=1e-6)
 
 
-def test_a_sharper_window_looks_nearer_to_the_last_place(tiny_student):
-    first, second = frames(2)
-    start = np.array([70.0, 50, 24, 20])
-    moved = []
-    for power in (0.0, 1.0, 8.0):
-        student = Student(replace(tiny_student.config, window_power=power))
-        student.load_state_dict(tiny_student.state_dict())
-        tracker = Tracker(create(student, "cpu"))
-        estimate = tracker.step(tracker.start(first, start), second)[1]
-        moved.append(np.linalg.norm(estimate.box[:2] + estimate.box[2:] / 2 - start[:2] - start[2:] / 2))
-        assert (estimate.windowed_peak == estimate.peak) == (power == 0)
-    assert moved[0] >= moved[1] >= moved[2] and moved[0] > moved[2]
-
-
 def test_a_missing_camera_is_an_input_like_any_other(tiny_tracker):
     first, second = frames(2)
     state = tiny_tracker.start(first, (40, 30, 30, 20))
@@ -283,16 +269,3 @@ def test_iou_is_symmetric_and_bounded(a, b):
 
 def test_iou_of_nothing_is_nothing():
     assert boxes.iou([0, 0, 0, 0], [0, 0, 0, 0]) == 0
-
-
-def test_the_box_may_be_the_mean_of_what_neighbouring_cells_say():
-    score, size, offset = np.full((1, 4, 4), 1e-4), np.full((2, 4, 4), 0.25), np.zeros((2, 4, 4))
-    score[0, 1, 1], score[0, 1, 2] = 0.6, 0.3
-    size[:, 1, 2] = 0.5
-    window = np.ones((4, 4))
-    np.testing.assert_allclose(find_peak(score, size, offset, window).box, [0.25, 0.25, 0.25, 0.25])
-    averaged = find_peak(score, size, offset, window, average=True)
-    np.testing.assert_allclose(averaged.box, [1 / 3, 0.25, 1 / 3, 1 / 3], atol=1e-3)
-    assert averaged.score == 0.6 and averaged.second_score == 1e-4
-    score[0, 0, 0] = 0.9  # in a corner there are fewer neighbours
-    assert np.isfinite(find_peak(score, size, offset, window, average=True).box).all()

@@ -221,3 +221,13 @@ def test_a_soft_centre_spares_and_teaches_the_neighbours():
     for flag, cells in ((False, 1), (True, 9)):
         (gradient,) = torch.autograd.grad(task_losses(maps, boxes, torch.tensor([True]), soft=flag)["l1"], offset)
         assert gradient.abs().sum(dim=1).count_nonzero() == cells
+
+
+def test_behind_the_border_it_is_black_whatever_the_light_and_the_template_is_cut_off_by_itself(bank):
+    config = replace(EASY, photometry=1.0, blind=1.0, fill=0.0, paste=0.0, absent_target=0.0)
+    dark = {}
+    for cut in (0.0, 1.0):
+        batch = Sampler(bank, NETWORK, replace(config, cut=cut)).draw(range(60), 0)
+        dark[cut] = [(crops == 0).all(dim=-3).float().mean().item() for crops in (batch.templates, batch.searches)]
+    assert dark[0.0][1] > 0.005, "as in an image, not as grey as the fog"
+    assert dark[1.0][0] > dark[0.0][0] + 0.08, "the depth is 0.15 of the crop in the mean"

@@ -1,7 +1,8 @@
 """Makes a model's confidence a probability: `python -m ckd_tracker_ros.evaluation.confidence --model M --results DIR`.
 
 Follows targets through sequences that the network was not trained on, failures included: generated scenes with rivals,
-occlusion and absence, labelled clips of both cameras, sparse drone videos of one. Writes the evidence of every step and
+occlusion and absence, labelled clips of both cameras, the same clips seen by a moving camera, sparse drone videos of
+one. Writes the evidence of every step and
 its IoU with the truth, fits the calibration, judges it with each video left out of its own fit, and writes the model
 with it; the weights of the network stay as they are. With --evaluate it only judges a model on given recordings.
 """
@@ -27,7 +28,16 @@ from ckd_tracker_ros.engine import DeviceError
 from ckd_tracker_ros.evaluation import reliability
 from ckd_tracker_ros.frame import MODALITIES, RgbtFrame
 from ckd_tracker_ros.network import checkpoint
-from ckd_tracker_ros.sequences import SceneSequence, Sequence, SequenceError, list_tracks, open_sequence, true_box
+from ckd_tracker_ros.sequences import (
+    MovingView,
+    SceneSequence,
+    Sequence,
+    SequenceError,
+    ViewConfig,
+    list_tracks,
+    open_sequence,
+    true_box,
+)
 from ckd_tracker_ros.sequences.recording import Recording
 from ckd_tracker_ros.sequences.stills import read_stills
 from ckd_tracker_ros.synthetic import Scene, random_config
@@ -36,6 +46,15 @@ from ckd_tracker_ros.tracker import BoxError, Tracker
 FIRST_SEED = 1_000_000
 """Of the scenes: far from those that training draws."""
 SCENE_FRAMES = 90
+VIEWS = {
+    "clear": (ViewConfig(frames=160), MODALITIES),
+    "clear, 10 Hz": (ViewConfig(frames=80, stride=3), MODALITIES),
+    "smoke": (ViewConfig(frames=160, smoke=0.95), MODALITIES),
+    "smoke, faint heat": (ViewConfig(frames=160, smoke=0.95, contrast=0.35), MODALITIES),
+    "thermal": (ViewConfig(frames=160), MODALITIES[1:]),
+    "rgb": (ViewConfig(frames=160), MODALITIES[:1]),
+}
+"""Ways of looking at a clip with a moving camera, and the cameras that are used."""
 DRONES_HELD_BACK = 20
 """Every so many-th drone video, in the order of their names, is used."""
 
@@ -89,24 +108,27 @@ def scene_cases(count: int) -> Iterator[Case]:
         yield Case("scenes", f"scene_{seed}", "target_0", open_scene, cameras)
 
 
-def clip_cases(folder: Path, labels: Path, names: Iterable[str]) -> Iterator[Case]:
+def clip_cases(folder: Path, labels: Path, names: Iterable[str], kind: str | None = None) -> Iterator[Case]:
     """Labelled clips: each target with both cameras, and with one, in turn.
 
     Args:
         folder: of the clips.
         labels: <clip>.json, target -> {first_frame, boxes_xywh}, in this folder; or one file, clip -> the same.
         names: of the clips to use; none: all that are labelled.
+        kind: of the targets to use, as the labels call it; None: all.
 
     Raises:
         SequenceError: the labels cannot be used, or a clip has none.
     """
     try:
-        files = sorted(labels.glob("*.json"))
+        names, files = list(names), sorted(labels.glob("*.json"))
         found = {file.stem: json.loads(file.read_text()) for file in files} or json.loads(labels.read_text())
         if missing := sorted(set(names) - set(found)):
             raise SequenceError(f"{labels} has no clip {missing[0]!r}; it has: {', '.join(found)}")
         for clip in sorted(names or found):
             for number, (target, label) in enumerate(found[clip].items()):
+                if kind not in (None, label.get("kind")):
+                    continue
                 rows = [[np.nan] * 4 if box is None else box for box in label["boxes_xywh"]]
                 truth, first = np.array(rows, np.float64).reshape(-1, 4), int(label["first_frame"])
 
@@ -121,6 +143,19 @@ def clip_cases(folder: Path, labels: Path, names: Iterable[str]) -> Iterator[Cas
         raise SequenceError(
             f"{labels} cannot be used: {error!r}; expected: clip -> target -> {{first_frame, boxes_xywh}}"
         ) from error
+
+
+def view_cases(clips: Iterable[Case], seed: int = FIRST_SEED) -> Iterator[Case]:
+    """The targets of clips that a moving camera follows, each in every one of `VIEWS`."""
+    unique = {(clip.video, clip.target): clip for clip in clips}
+    for number, clip in enumerate(unique.values()):
+        for place, (name, (config, cameras)) in enumerate(VIEWS.items()):
+            movement = seed + len(VIEWS) * number + place
+
+            def open_view(clip: Case = clip, config: ViewConfig = config, movement: int = movement) -> Sequence:
+                return MovingView(clip.open(), config, movement)
+
+            yield Case(f"views, {name}", clip.video, clip.target, open_view, cameras)
 
 
 def drone_cases(folder: Path) -> Iterator[Case]:
@@ -276,6 +311,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clips", type=Path, help="folder of clips of both cameras; needs --labels")
     parser.add_argument("--labels", type=Path, help="their boxes: a folder of <clip>.json, or one file for all")
     parser.add_argument("--only", default="", help="clips to use, separated by commas; default: all that have labels")
+    parser.add_argument("--views", action="store_true", help="also the clips as a moving camera sees them")
     parser.add_argument("--drones", type=Path, help="folder of annotations.json with sparse videos of one camera")
     parser.add_argument("--samples", type=Path, help="fit to this samples.csv of an earlier run instead of following")
     parser.add_argument("--write", type=Path, help="model file to write, with the calibration; may be --model itself")
@@ -286,6 +322,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if (given.clips is None) != (given.labels is None):
         parser.error("--clips and --labels go together")
+    if given.views and given.clips is None:
+        parser.error("--views needs --clips")
     if given.evaluate and given.write:
         parser.error("--evaluate only judges; it cannot --write a model")
     console = Console()
@@ -299,7 +337,8 @@ def main(arguments: list[str] | None = None) -> None:
             else:
                 cases = list(scene_cases(given.scenes))
                 if given.clips:
-                    cases += clip_cases(given.clips, given.labels, [name for name in given.only.split(",") if name])
+                    clips = list(clip_cases(given.clips, given.labels, filter(None, given.only.split(","))))
+                    cases += [*clips, *(view_cases(clips) if given.views else ())]
                 if given.drones:
                     cases += drone_cases(given.drones)
             tracker = Tracker.from_checkpoint(model, given.device)

@@ -27,10 +27,8 @@ class NetworkConfig:
         size_rate: share of the predicted change of a box's size that a step takes over, in the logarithm; 1 as
             published. The size decides how large the next search crop is: errors of a small network feed on themselves.
         size_trust: that share is times the score to this power, 0 as published: what is hardly seen has no size.
-        window_power: exponent of the Hann window that scores are multiplied by, 1 as published; the higher, the nearer
-            to the last place the next one is looked for, and the less a look-alike far away is believed.
-        box_average: the box is the mean of what the best cell and its neighbours say, weighted by their scores; off as
-            published, where cells beside the centre's never learned a box.
+        motion: the search crop lies where the target's velocity lets it be expected, and its window is as wide as the
+            target has been surprising, see `motion`; off as published: around the last place, a Hann window.
         width, depth, heads, mlp_ratio: the vision transformer of a branch.
         joint_from: first block in which template and search tokens attend to each other. Before it they pass through
             the same blocks apart, so that the template's tokens are computed once per target, and get a learned
@@ -56,8 +54,7 @@ class NetworkConfig:
     search_factor: float = 4.0
     size_rate: float = 1.0
     size_trust: float = 0.0
-    window_power: float = 1.0
-    box_average: bool = False
+    motion: bool = False
     width: int = 768
     depth: int = 12
     heads: int = 12
@@ -87,8 +84,6 @@ class NetworkConfig:
             raise ValueError(f"size_rate is {self.size_rate}; allowed: above 0, at most 1")
         if not 0 <= self.size_trust <= 8:
             raise ValueError(f"size_trust is {self.size_trust}; allowed: 0 (always) to 8")
-        if not 0 <= self.window_power <= 8:
-            raise ValueError(f"window_power is {self.window_power}; allowed: 0 (no window) to 8")
         if not 0 <= self.joint_from < self.depth:
             raise ValueError(f"joint_from is {self.joint_from}; allowed: 0 to {self.depth - 1}")
         wrong = [b for b in self.elimination_blocks if not self.joint_from <= b < self.depth]
@@ -151,9 +146,9 @@ TINY = NetworkConfig(
     patch=14,
     template_size=84,
     search_size=168,
-    size_rate=0.05,
-    size_trust=1.0,
-    window_power=2.0,
+    size_rate=0.3,
+    size_trust=3.0,
+    motion=True,
     width=384,
     depth=5,
     heads=6,

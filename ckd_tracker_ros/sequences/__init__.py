@@ -16,6 +16,7 @@ What `open_sequence` reads:
 """
 
 from ckd_tracker_ros.sequences.data_set import KINDS, LazySequence, open_data_set
+from ckd_tracker_ros.sequences.moving_view import MovingView, ViewConfig
 from ckd_tracker_ros.sequences.opening import list_tracks, open_sequence
 from ckd_tracker_ros.sequences.recording import Recording, SceneSequence, Sequence, true_box
 from ckd_tracker_ros.sequences.sources import SequenceError
@@ -26,10 +27,12 @@ __all__ = [
     "AnnotatedStill",
     "AnnotatedStills",
     "LazySequence",
+    "MovingView",
     "Recording",
     "SceneSequence",
     "Sequence",
     "SequenceError",
+    "ViewConfig",
     "list_tracks",
     "open_data_set",
     "open_sequence",

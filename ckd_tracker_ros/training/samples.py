@@ -60,7 +60,9 @@ class SampleConfig:
         misalignment: standard deviation of the shift of thermal against RGB, share of the target's size.
         paste: the target itself is pasted into another scene.
         absent_target: another place is searched.
-        fill: another image lies behind the border, instead of black.
+        fill: another image lies behind the border of the search crop, instead of black.
+        cut: the template is cut off at a side as by the border of an image; where it was recorded, the border is the
+            same in both crops, and would be learned as a part of the target.
         blind: one modality of the search crop is dark or fogged, and in half of these cases of the template too.
         missing: one modality is absent, in template and search.
         hidden: a search token is hidden from the students (masked modelling).
@@ -80,6 +82,7 @@ class SampleConfig:
     paste: float = 0.25
     absent_target: float = 0.06
     fill: float = 0.6
+    cut: float = 0.3
     blind: float = 0.45
     missing: float = 0.25
     hidden: float = 0.0
@@ -125,7 +128,7 @@ class Sampler:
         draws = Draws(numbers, seed, self._device)
         targets = [self._target(draws) for _ in range(config.targets)]
 
-        search, boxes, view = self._scene(targets[0], draws)
+        search, boxes, view, lit = self._scene(targets[0], draws)
         cells = _cells(network.search_size, self._device)
         present_target = ~draws.chance(config.absent_target)
         other = self._target(draws)
@@ -134,6 +137,7 @@ class Sampler:
         around = _soft_box(cells, boxes, draws.uniform(1.0, 1.5))
         search = torch.where(pasted, around * search + (1 - around) * elsewhere, search)
         search = torch.where(present_target[:, None, None, None], search, elsewhere)
+        lit = lit | pasted | ~present_target[:, None, None, None]
 
         taken = _soft_box(cells, boxes, torch.ones_like(boxes[:, 0]), soft=0.02) * present_target[:, None, None, None]
         all_boxes, visible, levels = [boxes], [present_target], [torch.zeros_like(search[:, :, :1, :1])]
@@ -144,7 +148,7 @@ class Sampler:
             taken = torch.maximum(
                 taken, seen[:, None, None, None] * _soft_box(cells, place, torch.ones_like(place[:, 0]))
             )
-            search, taken, box, shown, level = self._paste_rival(rival, search, taken, boxes, ~seen, cells, draws)
+            search, taken, box, shown, level = self._paste_rival(rival, search, taken, lit, boxes, ~seen, cells, draws)
             targets[i] = _either(seen, neighbour, rival)
             all_boxes.append(torch.where(seen[:, None], place, box))
             visible.append(seen | shown)
@@ -156,10 +160,14 @@ class Sampler:
         shown = [MODALITIES.index(name) for name in network.modalities]
         return Batch(
             templates=torch.stack(
-                [self._photometry(fog.over(pixels, of_template=True), 0.7, draws) for pixels, _ in templates], dim=1
+                [
+                    self._photometry(fog.over(pixels, of_template=True), 0.7, draws) * uncut[:, None]
+                    for pixels, uncut, _ in templates
+                ],
+                dim=1,
             )[:, :, shown],
-            extents=torch.stack([extent for _, extent in templates], dim=1),
-            searches=self._photometry(fog.over(search, of_template=False), 1.0, draws)[:, shown],
+            extents=torch.stack([extent for *_, extent in templates], dim=1),
+            searches=self._photometry(fog.over(search, of_template=False), 1.0, draws)[:, shown] * lit[:, None],
             present=_some(self._present(draws)[:, shown]),
             boxes=torch.stack(all_boxes, dim=1),
             visible=torch.stack(visible, dim=1),
@@ -183,8 +191,12 @@ class Sampler:
         old, new = (first + (draws.uniform(0, 1) * count).long().clamp(max=count - 1) for _ in range(2))
         return old, new
 
-    def _template(self, target: _Target, level: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """(N, 4, T, T) pixels and (N, 2) extent of the target; `level` is added to its grey levels."""
+    def _template(self, target: _Target, level: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 4, T, T) pixels, (N, 1, T, T) whether they are of the image, and (N, 2) extent of the target.
+
+        Args:
+            level: is added to its grey levels.
+        """
         box = self._bank.boxes[target.old]
         size = (box[:, 2] * box[:, 3]).sqrt()[:, None]
         side = size * self._network.template_factor * (0.06 * draws.normal(1)).exp()
@@ -192,7 +204,11 @@ class Sampler:
         still = torch.zeros(len(box), 2, 4, 4, device=self._device)
         view = _View(centre, side.expand(-1, 2), torch.zeros_like(box[:, 0]), still, target.thermal_shift)
         shown = self._render(target._replace(new=target.old), view, self._network.template_size)
-        return (shown.pixels + level).clamp(0, 255) * shown.inside, shown.boxes[:, 2:]
+        u, v = torch.broadcast_tensors(*_cells(self._network.template_size, self._device))
+        side = draws.uniform(0, 4).long().clamp(max=3)
+        depth = draws.uniform(0, 0.3, 1, 1) * draws.chance(self._config.cut, 1, 1)
+        uncut = torch.cat([u, v, 1 - u, 1 - v])[side] > depth
+        return (shown.pixels + level).clamp(0, 255), shown.inside & uncut[:, None], shown.boxes[:, 2:]
 
     def _search_view(self, index: Tensor, draws: Draws) -> _View:
         box, config = self._bank.boxes[index], self._config
@@ -208,14 +224,16 @@ class Sampler:
         still = torch.zeros_like(shift)
         return _View(box[:, :2] + box[:, 2:] / 2 + shift * side, side, angle, bend, still)
 
-    def _scene(self, target: _Target, draws: Draws) -> tuple[Tensor, Tensor, _View]:
-        """(N, 4, S, S) search crops around the first target, (N, 4) its box; other images behind the border."""
+    def _scene(self, target: _Target, draws: Draws) -> tuple[Tensor, Tensor, _View, Tensor]:
+        """(N, 4, S, S) search crops around the first target, (N, 4) its box, the view, and (N, 1, S, S) whether a pixel
+        is of an image: of the target's, or of another one behind the border.
+        """
         view = self._search_view(target.new, draws)._replace(thermal_shift=target.thermal_shift)
         shown = self._render(target, view, self._network.search_size)
         behind = self._target(draws)
         fill = self._render(behind, self._search_view(behind.new, draws), self._network.search_size).pixels
-        fill = fill * draws.chance(self._config.fill)[:, None, None, None]
-        return torch.where(shown.inside, shown.pixels, fill), shown.boxes, view
+        filled = draws.chance(self._config.fill)[:, None, None, None]
+        return torch.where(shown.inside, shown.pixels, fill), shown.boxes, view, shown.inside | filled
 
     def _beside(self, first: _Target, view: _View, draws: Draws) -> tuple[_Target, Tensor, Tensor]:
         """One of the targets that were recorded beside the first one.
@@ -252,6 +270,7 @@ class Sampler:
         rival: _Target,
         search: Tensor,
         taken: Tensor,
+        lit: Tensor,
         boxes: Tensor,
         wanted: Tensor,
         cells: tuple[Tensor, Tensor],
@@ -260,6 +279,7 @@ class Sampler:
         """Another target about as large as the first one, sometimes as bright; never over what is `taken`.
 
         Args:
+            lit: (N, 1, S, S) bool, where an image is.
             boxes: (N, 4) of the first target.
             wanted: (N,) bool.
 
@@ -277,7 +297,7 @@ class Sampler:
         view = _View(centre, side, torch.zeros_like(box[:, 0]), still, rival.thermal_shift)
         shown = self._render(rival, view, search.shape[-1])
         whole = _soft_box(cells, shown.boxes, torch.ones_like(size), soft=0.02)
-        mask = _soft_box(cells, shown.boxes, draws.uniform(1.0, 1.4)) * shown.inside * (1 - taken)
+        mask = _soft_box(cells, shown.boxes, draws.uniform(1.0, 1.4)) * shown.inside * (1 - taken) * lit
         mask = mask * (wanted & draws.chance(0.85))[:, None, None, None]
         seen = (mask * whole).sum((1, 2, 3)) > 0.65 * whole.sum((1, 2, 3)).clamp(min=1)
         alike = draws.chance(0.3)[:, None, None, None]

@@ -1,0 +1,83 @@
+"""How a target moves: where its next search crop lies, and how far from there a score is believed.
+
+An alpha-beta filter whose gains are the scores. The window is as wide as the target has been surprising: a steady
+target that is well seen is looked for close to where it should be, so that a look-alike far away does not take its
+place; one whose scores are low, or which moves in jumps because frames are far apart, is looked for further around.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckd_tracker_ros import boxes
+
+Box = NDArray[np.float64]
+
+NEAREST, WIDEST = 0.3, 0.9
+"""Smallest and largest spread of the window, and the spread at the start is the largest; in sizes of the target."""
+UNSEEN = 0.6
+"""Spread of a target that is not seen at all, in sizes of the target."""
+LEARN_SPREAD = 0.1
+LEARN_VELOCITY = 0.3
+KEEP_VELOCITY = 0.9
+"""Shares a step; the gains are times the score."""
+TRUST_PLACE = 0.5
+"""Exponent of the score in the share of the way from the expected to the found place."""
+STEP_S = 1 / 30
+"""Time of a step that the shares are for, and of one whose stamps do not say."""
+SHORTEST_S, LONGEST_S = 1 / 60, 0.5
+"""No velocity is learned from less, where errors would count most; nothing is predicted further ahead than that."""
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """What is known of how a target moves.
+
+    Attributes:
+        stamp_ns: of the last frame.
+        velocity: (2,) of the centre, RGB pixels per second.
+        spread: root mean square of how far it was from where it was expected, in sizes (sqrt(width * height)).
+    """
+
+    stamp_ns: int
+    velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    spread: float = WIDEST
+
+    def elapsed(self, stamp_ns: int) -> float:
+        """Seconds since the last frame; a usual step where stamps are unset, stand still or go back."""
+        seconds = (stamp_ns - self.stamp_ns) / 1e9
+        return min(seconds, LONGEST_S) if seconds > 0 else STEP_S
+
+    def expected(self, box: Box, stamp_ns: int) -> Box:
+        """(4,) xywh: the last box where it should be at a time."""
+        return np.concatenate([box[:2] + self.velocity * self.elapsed(stamp_ns), box[2:]])
+
+    def window(self, grid: int, factor: float) -> NDArray[np.float64]:
+        """(grid, grid) weights of the scores around the expected place, 1 there.
+
+        Args:
+            grid: cells along a side of the search crop.
+            factor: side of the search crop in sizes of the target.
+        """
+        spread = np.clip(self.spread, NEAREST, WIDEST)
+        line = np.exp(-0.5 * (((np.arange(grid) + 0.5) / grid - 0.5) * factor / spread) ** 2)
+        return np.outer(line, line)
+
+    def seen(self, expected: Box, found: Box, score: float, stamp_ns: int) -> tuple[Motion, Box]:
+        """After the network found a target in a (4,) xywh box, with a score in 0..1, that was expected in another.
+
+        Returns:
+            How it moves now, and the box that is believed: the lower the score, the nearer to the expected place.
+        """
+        off = (boxes.xywh_to_cxcywh(found) - boxes.xywh_to_cxcywh(expected))[:2]
+        surprise = float(off @ off) / float(np.prod(expected[2:]))
+        aim = score * surprise + (1 - score) * UNSEEN**2
+        spread = np.sqrt(self.spread**2 + LEARN_SPREAD * (aim - self.spread**2))
+        velocity = KEEP_VELOCITY * self.velocity + LEARN_VELOCITY * score * off / max(
+            self.elapsed(stamp_ns), SHORTEST_S
+        )
+        believed = np.concatenate([found[:2] - (1 - score**TRUST_PLACE) * off, found[2:]])
+        return Motion(stamp_ns, velocity, float(min(spread, WIDEST))), believed

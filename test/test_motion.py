@@ -1,0 +1,121 @@
+"""Where a target is expected, and how far from there a score is believed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckd_tracker_ros.engine import create
+from ckd_tracker_ros.frame import Image, RgbtFrame
+from ckd_tracker_ros.motion import LONGEST_S, NEAREST, STEP_S, WIDEST, Motion
+from ckd_tracker_ros.network.student import Student
+from ckd_tracker_ros.tracker import Tracker
+
+BOX = np.array([100.0, 50, 30, 40])
+STEP_NS = round(STEP_S * 1e9)
+
+
+def followed(path, score: float = 1.0, every_ns: int = STEP_NS) -> tuple[Motion, np.ndarray]:
+    """A target of BOX's size whose left top corner was at each of `path`; its motion and its last box."""
+    motion, box = Motion(0), np.concatenate([path[0], BOX[2:]])
+    for i, corner in enumerate(path[1:], 1):
+        expected, found = motion.expected(box, i * every_ns), np.concatenate([corner, BOX[2:]])
+        (motion, _), box = motion.seen(expected, found, score, i * every_ns), found
+    return motion, box
+
+
+@pytest.mark.parametrize("every_ns", [STEP_NS, 3 * STEP_NS])
+def test_a_steady_velocity_is_expected_to_go_on_also_over_missing_frames(every_ns):
+    path = np.array([4.0, -2.0]) * np.arange(60)[:, None]
+    motion, box = followed(path, every_ns=every_ns)
+    for frames in (1, 2, 4):
+        there = motion.expected(box, motion.stamp_ns + frames * every_ns)
+        assert np.linalg.norm(there[:2] - box[:2] - frames * np.array([4.0, -2.0])) < 1.5 * frames
+    np.testing.assert_array_equal(there[2:], box[2:])
+    ahead = [motion.expected(box, motion.stamp_ns + round(s * 1e9)) for s in (LONGEST_S, 100)]
+    np.testing.assert_allclose(*ahead)  # no further ahead than that
+
+
+def test_frames_that_come_close_together_do_not_make_an_error_a_velocity():
+    error = BOX + [3, 0, 0, 0]
+    slow, fast = (Motion(0).seen(BOX, error, 1.0, stamp)[0].velocity[0] for stamp in (STEP_NS, 1_000_000))
+    assert slow < fast <= 2 * slow
+
+
+def test_what_is_hardly_seen_moves_the_velocity_hardly():
+    path = np.array([4.0, 0.0]) * np.arange(10)[:, None]
+    speeds = [np.linalg.norm(followed(path, score)[0].velocity) for score in (0.0, 0.3, 1.0)]
+    assert speeds[0] == 0 and speeds[0] < speeds[1] < speeds[2]
+
+
+def test_what_is_hardly_seen_is_believed_to_be_where_it_was_expected():
+    away = BOX + [8, -4, 2, 3]
+    places = [Motion(0).seen(BOX, away, score, STEP_NS)[1] for score in (0.0, 0.4, 1.0)]
+    np.testing.assert_allclose(places[0][:2] + places[0][2:] / 2, BOX[:2] + BOX[2:] / 2)
+    np.testing.assert_allclose(places[2], away)
+    assert BOX[0] < places[1][0] < away[0] and (places[1][2:] == away[2:]).all()
+
+
+def test_the_window_is_narrow_for_what_is_steady_and_seen_and_wide_for_the_rest():
+    rng = np.random.default_rng(0)
+    still = np.zeros((60, 2))
+    jumping = rng.normal(0, 25, (60, 2))
+    assert followed(still)[0].spread < NEAREST < followed(still, 0.3)[0].spread < followed(jumping)[0].spread
+    centres = [motion.window(12, 4.0) for motion in (followed(still)[0], Motion(0))]
+    for weights in centres:
+        np.testing.assert_allclose(weights, weights[::-1, ::-1])
+        assert weights.max() == pytest.approx(weights[5, 5], rel=1e-9) and weights.max() <= 1
+    assert (centres[0][0] < centres[1][0]).all()
+
+
+@given(
+    box=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(1, 1e4)] * 2).map(np.array),
+    found=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(1, 1e4)] * 2).map(np.array),
+    score=st.floats(0, 1),
+    stamps=st.lists(st.integers(-(2**62), 2**62), min_size=2, max_size=5),
+)
+@settings(max_examples=80, deadline=None)
+def test_whatever_is_found_and_however_the_clock_jumps_it_stays_finite(box, found, score, stamps):
+    motion = Motion(stamps[0])
+    for stamp in stamps[1:]:
+        expected = motion.expected(box, stamp)
+        motion, believed = motion.seen(expected, found, score, stamp)
+        assert np.isfinite(believed).all() and (believed[2:] == found[2:]).all()
+        assert np.isfinite(expected).all() and np.isfinite(motion.velocity).all()
+        assert 0 <= motion.spread <= WIDEST and np.isfinite(motion.window(12, 4.0)).all()
+
+
+def moving_square(i: int, step: float) -> RgbtFrame:
+    pixels = np.zeros((200, 400), np.uint8)
+    left = round(20 + step * i)
+    pixels[80:110, left : left + 30] = 255
+    return RgbtFrame((Image(np.dstack([pixels] * 3)), Image(pixels, "mono")), i * STEP_NS)
+
+
+def test_the_search_goes_ahead_of_the_target_only_where_the_network_asks_for_it(tiny_student):
+    states = {}
+    for on in (False, True):
+        student = Student(replace(tiny_student.config, motion=on))
+        student.load_state_dict(tiny_student.state_dict())
+        tracker = Tracker(create(student, "cpu"))
+        state = tracker.start(moving_square(0, 8), (20, 80, 30, 30))
+        fast = replace(state, motion=replace(state.motion, velocity=np.array([300.0, 0.0]), stamp_ns=0))
+        states[on] = [tracker.step(s, moving_square(1, 8))[1] for s in (state, fast)]
+    still, moved = (estimate.box for estimate in states[False])
+    np.testing.assert_array_equal(still, moved)  # as published
+    still, moved = (estimate.box for estimate in states[True])
+    assert not np.allclose(still, moved)
+
+
+def test_a_target_expected_outside_the_image_is_looked_for_at_its_border(tiny_student):
+    student = Student(replace(tiny_student.config, motion=True))
+    student.load_state_dict(tiny_student.state_dict())
+    tracker = Tracker(create(student, "cpu"))
+    state = tracker.start(moving_square(0, 0), (20, 80, 30, 30))
+    state = replace(state, motion=replace(state.motion, velocity=np.array([-1e6, 1e6])))
+    box = tracker.step(state, moving_square(1, 0))[1].box
+    assert np.isfinite(box).all() and (box[:2] + box[2:] > 0).all() and (box[:2] < (400, 200)).all()
