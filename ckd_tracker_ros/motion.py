@@ -20,6 +20,8 @@ NEAREST, WIDEST = 0.3, 0.9
 """Smallest and largest spread of the window, and the spread at the start is the largest; in sizes of the target."""
 UNSEEN = 0.6
 """Spread of a target that is not seen at all, in sizes of the target."""
+FAR = 0.1
+"""Weight of a score far away: what is seen nowhere else is found again there after a jump."""
 LEARN_SPREAD = 0.1
 LEARN_VELOCITY = 0.3
 KEEP_VELOCITY = 0.9
@@ -56,7 +58,7 @@ class Motion:
         return np.concatenate([box[:2] + self.velocity * self.elapsed(stamp_ns), box[2:]])
 
     def window(self, grid: int, factor: float) -> NDArray[np.float64]:
-        """(grid, grid) weights of the scores around the expected place, 1 there.
+        """(grid, grid) weights of the scores around the expected place, 1 there, nowhere less than `FAR`.
 
         Args:
             grid: cells along a side of the search crop.
@@ -64,7 +66,7 @@ class Motion:
         """
         spread = np.clip(self.spread, NEAREST, WIDEST)
         line = np.exp(-0.5 * (((np.arange(grid) + 0.5) / grid - 0.5) * factor / spread) ** 2)
-        return np.outer(line, line)
+        return FAR + (1 - FAR) * np.outer(line, line)
 
     def seen(self, expected: Box, found: Box, score: float, stamp_ns: int) -> tuple[Motion, Box]:
         """After the network found a target in a (4,) xywh box, with a score in 0..1, that was expected in another.

@@ -49,6 +49,7 @@ SCENE_FRAMES = 90
 VIEWS = {
     "clear": (ViewConfig(frames=160), MODALITIES),
     "clear, 10 Hz": (ViewConfig(frames=80, stride=3), MODALITIES),
+    "jerks": (ViewConfig(frames=80, stride=3, shake=0.05), MODALITIES),
     "smoke": (ViewConfig(frames=160, smoke=0.95), MODALITIES),
     "smoke, faint heat": (ViewConfig(frames=160, smoke=0.95, contrast=0.35), MODALITIES),
     "thermal": (ViewConfig(frames=160), MODALITIES[1:]),
