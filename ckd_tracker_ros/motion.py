@@ -21,7 +21,9 @@ NEAREST, WIDEST = 0.3, 0.9
 UNSEEN = 0.6
 """Spread of a target that is not seen at all, in sizes of the target."""
 FAR = 0.1
-"""Weight of a score far away: what is seen nowhere else is found again there after a jump."""
+"""Weight of a score far away, where no look-alike has been seen."""
+KEEP_RIVAL = 0.97
+"""Share of a look-alike's score that is remembered, a step."""
 LEARN_SPREAD = 0.1
 LEARN_VELOCITY = 0.3
 KEEP_VELOCITY = 0.9
@@ -42,11 +44,13 @@ class Motion:
         stamp_ns: of the last frame.
         velocity: (2,) of the centre, RGB pixels per second.
         spread: root mean square of how far it was from where it was expected, in sizes (sqrt(width * height)).
+        rival: highest score of a look-alike in the last second or so, 0..1.
     """
 
     stamp_ns: int
     velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     spread: float = WIDEST
+    rival: float = 0.0
 
     def elapsed(self, stamp_ns: int) -> float:
         """Seconds since the last frame; a usual step where stamps are unset, stand still or go back."""
@@ -58,7 +62,10 @@ class Motion:
         return np.concatenate([box[:2] + self.velocity * self.elapsed(stamp_ns), box[2:]])
 
     def window(self, grid: int, factor: float) -> NDArray[np.float64]:
-        """(grid, grid) weights of the scores around the expected place, 1 there, nowhere less than `FAR`.
+        """(grid, grid) weights of the scores around the expected place, 1 there.
+
+        Nowhere less than `FAR` where no look-alike was seen: what is there now is the target after a jump. After a
+        look-alike was seen, what is seen far away may be that.
 
         Args:
             grid: cells along a side of the search crop.
@@ -66,10 +73,14 @@ class Motion:
         """
         spread = np.clip(self.spread, NEAREST, WIDEST)
         line = np.exp(-0.5 * (((np.arange(grid) + 0.5) / grid - 0.5) * factor / spread) ** 2)
-        return FAR + (1 - FAR) * np.outer(line, line)
+        far = FAR * (1 - self.rival) ** 2
+        return far + (1 - far) * np.outer(line, line)
 
-    def seen(self, expected: Box, found: Box, score: float, stamp_ns: int) -> tuple[Motion, Box]:
+    def seen(self, expected: Box, found: Box, score: float, rival: float, stamp_ns: int) -> tuple[Motion, Box]:
         """After the network found a target in a (4,) xywh box, with a score in 0..1, that was expected in another.
+
+        Args:
+            rival: highest score away from it.
 
         Returns:
             How it moves now, and the box that is believed: the lower the score, the nearer to the expected place.
@@ -82,4 +93,5 @@ class Motion:
             self.elapsed(stamp_ns), SHORTEST_S
         )
         believed = np.concatenate([found[:2] - (1 - score**TRUST_PLACE) * off, found[2:]])
-        return Motion(stamp_ns, velocity, float(min(spread, WIDEST))), believed
+        rival = max(rival, KEEP_RIVAL * self.rival)
+        return Motion(stamp_ns, velocity, float(min(spread, WIDEST)), rival), believed

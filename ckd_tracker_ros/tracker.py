@@ -212,7 +212,7 @@ class Tracker:
         box = boxes.with_size(to_image(peak.box, square, config.search_size), state.box[2:], 1 - rate)
         box = boxes.clip(box, *frame.size, self.settings.min_box_size)
         if config.motion:
-            motion, box = motion.seen(expected, box, peak.score, frame.stamp_ns)
+            motion, box = motion.seen(expected, box, peak.score, peak.second_score, frame.stamp_ns)
             box = boxes.clip(box, *frame.size, self.settings.min_box_size)
         estimate = Estimate(
             box=box,

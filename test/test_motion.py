@@ -24,7 +24,7 @@ def followed(path, score: float = 1.0, every_ns: int = STEP_NS) -> tuple[Motion,
     motion, box = Motion(0), np.concatenate([path[0], BOX[2:]])
     for i, corner in enumerate(path[1:], 1):
         expected, found = motion.expected(box, i * every_ns), np.concatenate([corner, BOX[2:]])
-        (motion, _), box = motion.seen(expected, found, score, i * every_ns), found
+        (motion, _), box = motion.seen(expected, found, score, 0.0, i * every_ns), found
     return motion, box
 
 
@@ -42,7 +42,7 @@ def test_a_steady_velocity_is_expected_to_go_on_also_over_missing_frames(every_n
 
 def test_frames_that_come_close_together_do_not_make_an_error_a_velocity():
     error = BOX + [3, 0, 0, 0]
-    slow, fast = (Motion(0).seen(BOX, error, 1.0, stamp)[0].velocity[0] for stamp in (STEP_NS, 1_000_000))
+    slow, fast = (Motion(0).seen(BOX, error, 1.0, 0.0, stamp)[0].velocity[0] for stamp in (STEP_NS, 1_000_000))
     assert slow < fast <= 2 * slow
 
 
@@ -54,7 +54,7 @@ def test_what_is_hardly_seen_moves_the_velocity_hardly():
 
 def test_what_is_hardly_seen_is_believed_to_be_where_it_was_expected():
     away = BOX + [8, -4, 2, 3]
-    places = [Motion(0).seen(BOX, away, score, STEP_NS)[1] for score in (0.0, 0.4, 1.0)]
+    places = [Motion(0).seen(BOX, away, score, 0.0, STEP_NS)[1] for score in (0.0, 0.4, 1.0)]
     np.testing.assert_allclose(places[0][:2] + places[0][2:] / 2, BOX[:2] + BOX[2:] / 2)
     np.testing.assert_allclose(places[2], away)
     assert BOX[0] < places[1][0] < away[0] and (places[1][2:] == away[2:]).all()
@@ -72,18 +72,30 @@ def test_the_window_is_narrow_for_what_is_steady_and_seen_and_wide_for_the_rest(
     assert (centres[0][0] < centres[1][0]).all()
 
 
+def test_a_jump_is_believed_until_a_look_alike_was_seen():
+    still = np.zeros((60, 2))
+    alone = followed(still)[0]
+    expected = alone.expected(np.concatenate([still[0], BOX[2:]]), 10**10)
+    beside = alone.seen(expected, expected, 1.0, 0.9, 10**10)[0]
+    assert beside.window(12, 4.0)[0, 0] < 0.1 * alone.window(12, 4.0)[0, 0]
+    for _ in range(120):
+        beside = beside.seen(expected, expected, 1.0, 0.0, 10**10)[0]
+    assert beside.window(12, 4.0)[0, 0] > 0.9 * alone.window(12, 4.0)[0, 0], "it is forgotten"
+
+
 @given(
     box=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(1, 1e4)] * 2).map(np.array),
     found=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(1, 1e4)] * 2).map(np.array),
     score=st.floats(0, 1),
+    rival=st.floats(0, 1),
     stamps=st.lists(st.integers(-(2**62), 2**62), min_size=2, max_size=5),
 )
 @settings(max_examples=80, deadline=None)
-def test_whatever_is_found_and_however_the_clock_jumps_it_stays_finite(box, found, score, stamps):
+def test_whatever_is_found_and_however_the_clock_jumps_it_stays_finite(box, found, score, rival, stamps):
     motion = Motion(stamps[0])
     for stamp in stamps[1:]:
         expected = motion.expected(box, stamp)
-        motion, believed = motion.seen(expected, found, score, stamp)
+        motion, believed = motion.seen(expected, found, score, rival, stamp)
         assert np.isfinite(believed).all() and (believed[2:] == found[2:]).all()
         assert np.isfinite(expected).all() and np.isfinite(motion.velocity).all()
         assert 0 <= motion.spread <= WIDEST and np.isfinite(motion.window(12, 4.0)).all()
