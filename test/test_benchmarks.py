@@ -17,6 +17,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
+from ckd_tracker_ros.evaluation.confidence import VIEWS
 from ckd_tracker_ros.overlay import to_bgr
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
 
@@ -241,7 +242,8 @@ def test_settings_are_compared_on_what_is_held_back(benchmark, tmp_path, tiny_ch
     ((before, after),) = [table["rows"] for table in json.loads(file.read_text())["tables"]]
     assert (before["setting"], after["setting"]) == ("as it is", "size_rate 0.5, motion True")
     groups = [name for name in before if name not in ("setting", "mean")]
-    assert len(groups) == 7 and before["mean"] == pytest.approx(np.mean([before[name] for name in groups]))
+    assert groups == [*(f"views, {name}" for name in VIEWS), "scenes"]
+    assert before["mean"] == pytest.approx(np.mean([before[name] for name in groups]))
     assert before != {**after, "setting": "as it is"}
     for wrong, reason in (("width=3", "allowed: NAME=VALUE of size_rate"), ("size_rate=2", "at most 1")):
         refused = invoke(module, *known, "--set", wrong)
