@@ -172,7 +172,7 @@ def test_a_recording_that_makes_no_demo_is_refused(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_processes(tiny_checkpoint, tmp_path, number):
-    seed = os.getpid()  # known by the player's command line
+    seed = 100 * os.getpid() + number  # known by the player's command line
     process = start_demo("--model", tiny_checkpoint, "--seconds", 20, "--seed", seed, "--out", tmp_path / "out")
     end = time.monotonic() + LIMIT_S
     while not processes_with(f"seed:={seed}"):
@@ -182,6 +182,23 @@ def test_a_signal_ends_all_processes(tiny_checkpoint, tmp_path, number):
     _, errors = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, errors) == (130, "error: stopped\n")
     assert not processes_with(f"seed:={seed}") and not processes_with(f'model:="{tiny_checkpoint}')
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_waits_until_the_processes_are_known(number):
+    """One that came between a process's start and its entry into the `with` block would leave it alone for ever."""
+    reached = []
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), demo.Interrupts() as interrupts:
+        with interrupts.held():
+            signal.raise_signal(number)
+            reached.append("the end of the block")
+        reached.append("what follows it")
+    assert reached == ["the end of the block"] and signal.getsignal(number) is before
+    with pytest.raises(KeyboardInterrupt), demo.Interrupts():
+        signal.raise_signal(number)
+        reached.append("what follows the signal")
+    assert len(reached) == 1
 
 
 def test_the_users_own_settings_of_dds_are_kept(monkeypatch):

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -136,20 +136,37 @@ def set_environment() -> None:
         os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(profile)))
 
 
-@contextmanager
-def signals_as_interrupt() -> Iterator[None]:
-    """SIGTERM and the end of the terminal stop the demo in order, as Ctrl-C does."""
+class Interrupts:
+    """Inside the `with` block Ctrl-C, SIGTERM and the end of the terminal all raise KeyboardInterrupt."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
+    def __init__(self) -> None:
+        self._holding = self._came = False
+
+    def __enter__(self) -> Interrupts:
+        self._before = [signal.signal(number, self._stop) for number in self._NUMBERS]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip(self._NUMBERS, self._before, strict=True):
             signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+        if not self._holding:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A signal waits for the end of this block: a process that starts in it cannot be forgotten half-way."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._came:
+            raise KeyboardInterrupt
 
 
 def run(options: Options, console: Console) -> None:
@@ -191,11 +208,10 @@ def run(options: Options, console: Console) -> None:
     }  # fmt: skip
     ticker = Ticker(console, rate)
     console.print(f"{sequence.name}: starting the player and the tracker node ({options.model})")
-    with (
-        signals_as_interrupt(),
-        Child("tracker node", "node", tracking, options.out / "node.log") as node,
-        Child("player", "player", playing, options.out / "player.log") as player,
-    ):
+    with Interrupts() as interrupts, ExitStack() as children:
+        with interrupts.held():
+            node = children.enter_context(Child("tracker node", "node", tracking, options.out / "node.log"))
+            player = children.enter_context(Child("player", "player", playing, options.out / "player.log"))
 
         def check() -> None:
             node.check(may_end=False)
