@@ -132,6 +132,8 @@ class Peak:
         windowed: after the window.
         second_score: largest score before the window outside the winner's 3 x 3 neighbourhood (0 if there is none).
         second_distance: between the two cells, in units of the crop.
+        others: (N, 3) centre x and y in units of the crop, and score before the window, of the cells outside that
+            neighbourhood that score at least `LEAST_OTHER` and no less than the cells around them.
     """
 
     box: NDArray[np.float64]
@@ -139,6 +141,10 @@ class Peak:
     windowed: float
     second_score: float
     second_distance: float
+    others: NDArray[np.float64]
+
+
+LEAST_OTHER = 0.1
 
 
 def find_peak(score: NDArray, size: NDArray, offset: NDArray, window: NDArray) -> Peak:
@@ -155,12 +161,14 @@ def find_peak(score: NDArray, size: NDArray, offset: NDArray, window: NDArray) -
     others = score[0].copy()
     others[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = 0
     other_row, other_column = divmod(int(others.argmax()), grid)
+    summits = np.argwhere((others >= LEAST_OTHER) & (others >= cv2.dilate(score[0], np.ones((3, 3), np.uint8))))
     return Peak(
         box,
         float(score[0, row, column]),
         float(weighted[row, column]),
         float(others[other_row, other_column]),
         math.hypot(other_row - row, other_column - column) / grid,
+        np.column_stack([(summits[:, ::-1] + 0.5) / grid, others[tuple(summits.T)]]),
     )
 
 
@@ -169,6 +177,10 @@ def to_image(box: NDArray, square: Square, crop_size: int) -> NDArray[np.float64
 
     As published: the side in image pixels is crop size / scale, and the rounding of the cut to whole pixels is ignored.
     """
-    side = crop_size / square.scale
-    centre = np.array([square.centre_x, square.centre_y]) + (box[:2] - 0.5) * side
-    return boxes.cxcywh_to_xywh(np.concatenate([centre, box[2:] * side]))
+    centre = place_in_image(box[:2], square, crop_size)
+    return boxes.cxcywh_to_xywh(np.concatenate([centre, box[2:] * crop_size / square.scale]))
+
+
+def place_in_image(places: NDArray, square: Square, crop_size: int) -> NDArray[np.float64]:
+    """(..., 2) x, y in units of the crop -> RGB pixels, as `to_image`."""
+    return np.array([square.centre_x, square.centre_y]) + (places - 0.5) * (crop_size / square.scale)

@@ -22,8 +22,11 @@ UNSEEN = 0.6
 """Spread of a target that is not seen at all, in sizes of the target."""
 FAR = 0.1
 """Weight of a score far away, where no look-alike has been seen."""
+REACH = 0.7
+"""How far around its place a look-alike is reckoned with, in sizes of the target."""
 KEEP_RIVAL = 0.97
 """Share of a look-alike's score that is remembered, a step."""
+MOST_RIVALS = 8
 LEARN_SPREAD = 0.1
 LEARN_VELOCITY = 0.3
 KEEP_VELOCITY = 0.9
@@ -44,13 +47,13 @@ class Motion:
         stamp_ns: of the last frame.
         velocity: (2,) of the centre, RGB pixels per second.
         spread: root mean square of how far it was from where it was expected, in sizes (sqrt(width * height)).
-        rival: highest score of a look-alike in the last second or so, 0..1.
+        rivals: (N, 3) look-alikes of the last second or so: x and y in RGB pixels, score 0..1; the best first.
     """
 
     stamp_ns: int
     velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     spread: float = WIDEST
-    rival: float = 0.0
+    rivals: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
 
     def elapsed(self, stamp_ns: int) -> float:
         """Seconds since the last frame; a usual step where stamps are unset, stand still or go back."""
@@ -61,26 +64,28 @@ class Motion:
         """(4,) xywh: the last box where it should be at a time."""
         return np.concatenate([box[:2] + self.velocity * self.elapsed(stamp_ns), box[2:]])
 
-    def window(self, grid: int, factor: float) -> NDArray[np.float64]:
-        """(grid, grid) weights of the scores around the expected place, 1 there.
+    def window(self, grid: int, factor: float, expected: Box) -> NDArray[np.float64]:
+        """(grid, grid) weights of the scores around the (4,) xywh box where the target is expected, 1 at its centre.
 
-        Nowhere less than `FAR` where no look-alike was seen: what is there now is the target after a jump. After a
-        look-alike was seen, what is seen far away may be that.
+        Nowhere less than `FAR` where no look-alike was seen: what is there now is the target after a jump. Where one
+        was seen, what is seen now is that.
 
         Args:
             grid: cells along a side of the search crop.
             factor: side of the search crop in sizes of the target.
         """
-        spread = np.clip(self.spread, NEAREST, WIDEST)
-        line = np.exp(-0.5 * (((np.arange(grid) + 0.5) / grid - 0.5) * factor / spread) ** 2)
-        far = FAR * (1 - self.rival) ** 2
-        return far + (1 - far) * np.outer(line, line)
+        cells = ((np.arange(grid) + 0.5) / grid - 0.5) * factor
+        near = _bells(cells, np.zeros((1, 2)), float(np.clip(self.spread, NEAREST, WIDEST)))[0]
+        places = (self.rivals[:, :2] - boxes.xywh_to_cxcywh(expected)[:2]) / np.sqrt(np.prod(expected[2:]))
+        taken = (_bells(cells, places, REACH) * self.rivals[:, 2, None, None]).max(axis=0, initial=0.0)
+        far = FAR * (1 - taken) ** 2
+        return far + (1 - far) * near
 
-    def seen(self, expected: Box, found: Box, score: float, rival: float, stamp_ns: int) -> tuple[Motion, Box]:
+    def seen(self, expected: Box, found: Box, score: float, rivals: NDArray, stamp_ns: int) -> tuple[Motion, Box]:
         """After the network found a target in a (4,) xywh box, with a score in 0..1, that was expected in another.
 
         Args:
-            rival: highest score away from it.
+            rivals: (N, 3) what scores high elsewhere: x and y in RGB pixels, score.
 
         Returns:
             How it moves now, and the box that is believed: the lower the score, the nearer to the expected place.
@@ -93,5 +98,18 @@ class Motion:
             self.elapsed(stamp_ns), SHORTEST_S
         )
         believed = np.concatenate([found[:2] - (1 - score**TRUST_PLACE) * off, found[2:]])
-        rival = max(rival, KEEP_RIVAL * self.rival)
-        return Motion(stamp_ns, velocity, float(min(spread, WIDEST)), rival), believed
+        return Motion(stamp_ns, velocity, float(min(spread, WIDEST)), self._remembered(believed, rivals)), believed
+
+    def _remembered(self, box: Box, rivals: NDArray) -> NDArray[np.float64]:
+        """The look-alikes seen now, and earlier ones that neither they nor the target stand in place of."""
+        centre, reach = boxes.xywh_to_cxcywh(box)[:2], REACH * float(np.sqrt(np.prod(box[2:])))
+        present = np.concatenate([rivals[:, :2], centre[None]])
+        distances = np.linalg.norm(self.rivals[:, None, :2] - present, axis=-1).min(axis=1)
+        known = np.concatenate([rivals, self.rivals[distances > reach] * (1, 1, KEEP_RIVAL)])
+        return known[np.argsort(-known[:, 2], kind="stable")][:MOST_RIVALS]
+
+
+def _bells(cells: NDArray, places: NDArray, width: float) -> NDArray[np.float64]:
+    """(N, F, F) Gaussians, 1 at their (N, 2) places x, y, over the (F,) places of a square grid's columns and rows."""
+    columns, rows = np.exp(-0.5 * ((cells - places.T[..., None]) / width) ** 2)
+    return rows[:, :, None] * columns[:, None, :]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ckd_tracker_ros import boxes, thermal
 from ckd_tracker_ros.calibration import Calibration
-from ckd_tracker_ros.crop import Square, cut, find_peak, hann_window, square_around, to_image
+from ckd_tracker_ros.crop import Square, cut, find_peak, hann_window, place_in_image, square_around, to_image
 from ckd_tracker_ros.engine import Engine, Prepared, create
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
 from ckd_tracker_ros.motion import Motion
@@ -206,13 +206,16 @@ class Tracker:
     ) -> tuple[TargetState, Estimate]:
         """What the network's maps say of a target that was expected in a (4,) xywh box."""
         config, motion = self._config, state.motion
-        window = motion.window(config.search_grid, config.search_factor) if config.motion else self._window
+        window = motion.window(config.search_grid, config.search_factor, expected) if config.motion else self._window
         peak = find_peak(score, size, offset, window)
         rate = config.size_rate * peak.score**config.size_trust
         box = boxes.with_size(to_image(peak.box, square, config.search_size), state.box[2:], 1 - rate)
         box = boxes.clip(box, *frame.size, self.settings.min_box_size)
         if config.motion:
-            motion, box = motion.seen(expected, box, peak.score, peak.second_score, frame.stamp_ns)
+            rivals = np.column_stack(
+                [place_in_image(peak.others[:, :2], square, config.search_size), peak.others[:, 2]]
+            )
+            motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns)
             box = boxes.clip(box, *frame.size, self.settings.min_box_size)
         estimate = Estimate(
             box=box,

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from ckd_tracker_ros.engine import create
 from ckd_tracker_ros.frame import Image, RgbtFrame
-from ckd_tracker_ros.motion import LONGEST_S, NEAREST, STEP_S, WIDEST, Motion
+from ckd_tracker_ros.motion import LONGEST_S, MOST_RIVALS, NEAREST, STEP_S, WIDEST, Motion
 from ckd_tracker_ros.network.student import Student
 from ckd_tracker_ros.tracker import Tracker
 
 BOX = np.array([100.0, 50, 30, 40])
 STEP_NS = round(STEP_S * 1e9)
+NO_RIVAL = np.zeros((0, 3))
 
 
 def followed(path, score: float = 1.0, every_ns: int = STEP_NS) -> tuple[Motion, np.ndarray]:
@@ -24,7 +25,7 @@ def followed(path, score: float = 1.0, every_ns: int = STEP_NS) -> tuple[Motion,
     motion, box = Motion(0), np.concatenate([path[0], BOX[2:]])
     for i, corner in enumerate(path[1:], 1):
         expected, found = motion.expected(box, i * every_ns), np.concatenate([corner, BOX[2:]])
-        (motion, _), box = motion.seen(expected, found, score, 0.0, i * every_ns), found
+        (motion, _), box = motion.seen(expected, found, score, NO_RIVAL, i * every_ns), found
     return motion, box
 
 
@@ -42,7 +43,7 @@ def test_a_steady_velocity_is_expected_to_go_on_also_over_missing_frames(every_n
 
 def test_frames_that_come_close_together_do_not_make_an_error_a_velocity():
     error = BOX + [3, 0, 0, 0]
-    slow, fast = (Motion(0).seen(BOX, error, 1.0, 0.0, stamp)[0].velocity[0] for stamp in (STEP_NS, 1_000_000))
+    slow, fast = (Motion(0).seen(BOX, error, 1.0, NO_RIVAL, stamp)[0].velocity[0] for stamp in (STEP_NS, 1_000_000))
     assert slow < fast <= 2 * slow
 
 
@@ -54,7 +55,7 @@ def test_what_is_hardly_seen_moves_the_velocity_hardly():
 
 def test_what_is_hardly_seen_is_believed_to_be_where_it_was_expected():
     away = BOX + [8, -4, 2, 3]
-    places = [Motion(0).seen(BOX, away, score, 0.0, STEP_NS)[1] for score in (0.0, 0.4, 1.0)]
+    places = [Motion(0).seen(BOX, away, score, NO_RIVAL, STEP_NS)[1] for score in (0.0, 0.4, 1.0)]
     np.testing.assert_allclose(places[0][:2] + places[0][2:] / 2, BOX[:2] + BOX[2:] / 2)
     np.testing.assert_allclose(places[2], away)
     assert BOX[0] < places[1][0] < away[0] and (places[1][2:] == away[2:]).all()
@@ -65,40 +66,60 @@ def test_the_window_is_narrow_for_what_is_steady_and_seen_and_wide_for_the_rest(
     still = np.zeros((60, 2))
     jumping = rng.normal(0, 25, (60, 2))
     assert followed(still)[0].spread < NEAREST < followed(still, 0.3)[0].spread < followed(jumping)[0].spread
-    centres = [motion.window(12, 4.0) for motion in (followed(still)[0], Motion(0))]
+    centres = [motion.window(12, 4.0, BOX) for motion in (followed(still)[0], Motion(0))]
     for weights in centres:
         np.testing.assert_allclose(weights, weights[::-1, ::-1])
         assert weights.max() == pytest.approx(weights[5, 5], rel=1e-9) and weights.max() <= 1
     assert (centres[0][0] < centres[1][0]).all()
 
 
-def test_a_jump_is_believed_until_a_look_alike_was_seen():
-    still = np.zeros((60, 2))
-    alone = followed(still)[0]
-    expected = alone.expected(np.concatenate([still[0], BOX[2:]]), 10**10)
-    beside = alone.seen(expected, expected, 1.0, 0.9, 10**10)[0]
-    assert beside.window(12, 4.0)[0, 0] < 0.1 * alone.window(12, 4.0)[0, 0]
+def test_a_jump_is_believed_but_not_to_where_a_look_alike_was_seen():
+    alone = followed(np.zeros((60, 2)))[0]
+    box = np.concatenate([np.zeros(2), BOX[2:]])
+    centre, size = BOX[2:] / 2, np.sqrt(np.prod(BOX[2:]))
+    rivals = np.array([[*(centre + size * (np.array([10.5, 0.5]) / 12 - 0.5) * 4), 0.9]])  # cell (0, 10): right, top
+    beside = alone.seen(box, box, 1.0, rivals, 10**10)[0]
+    before, after = alone.window(12, 4.0, box), beside.window(12, 4.0, box)
+    assert after[0, 10] < 0.1 * before[0, 10]
+    np.testing.assert_allclose(after[[0, 11, 11], [0, 0, 11]], before[[0, 11, 11], [0, 0, 11]], rtol=0.01)
+    elsewhere = beside.window(12, 4.0, box + [size, 0, 0, 0])  # it stays where it is when the crop moves
+    assert elsewhere[0, 7] < 0.1 * elsewhere[11, 7]
     for _ in range(120):
-        beside = beside.seen(expected, expected, 1.0, 0.0, 10**10)[0]
-    assert beside.window(12, 4.0)[0, 0] > 0.9 * alone.window(12, 4.0)[0, 0], "it is forgotten"
+        beside = beside.seen(box, box, 1.0, NO_RIVAL, 10**10)[0]
+    assert beside.window(12, 4.0, box)[0, 10] > 0.9 * before[0, 10], "it is forgotten"
+
+
+def test_look_alikes_are_followed_and_the_target_is_none():
+    box = BOX.copy()
+    motion = Motion(0)
+    for i in range(40):  # it walks, the target stands
+        rivals = np.array([[160.0 + i, 70.0, 0.8], [40.0, 70.0, 0.3]])
+        motion, box = motion.seen(box, box, 1.0, rivals, i * STEP_NS)
+    np.testing.assert_allclose(motion.rivals, rivals)
+    motion = motion.seen(box, BOX + [99, 0, 0, 0], 1.0, NO_RIVAL, 41 * STEP_NS)[0]
+    np.testing.assert_allclose(motion.rivals[:, :2], [[40.0, 70.0]])  # the target was found where the other one was
 
 
 @given(
     box=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(1, 1e4)] * 2).map(np.array),
     found=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(1, 1e4)] * 2).map(np.array),
     score=st.floats(0, 1),
-    rival=st.floats(0, 1),
+    rivals=st.lists(st.tuples(*[st.floats(-1e4, 1e4)] * 2, st.floats(0, 1)), max_size=12),
     stamps=st.lists(st.integers(-(2**62), 2**62), min_size=2, max_size=5),
 )
 @settings(max_examples=80, deadline=None)
-def test_whatever_is_found_and_however_the_clock_jumps_it_stays_finite(box, found, score, rival, stamps):
+def test_whatever_is_found_and_however_the_clock_jumps_it_stays_finite(box, found, score, rivals, stamps):
     motion = Motion(stamps[0])
     for stamp in stamps[1:]:
         expected = motion.expected(box, stamp)
-        motion, believed = motion.seen(expected, found, score, rival, stamp)
+        motion, believed = motion.seen(expected, found, score, np.reshape(rivals, (-1, 3)), stamp)
         assert np.isfinite(believed).all() and (believed[2:] == found[2:]).all()
         assert np.isfinite(expected).all() and np.isfinite(motion.velocity).all()
-        assert 0 <= motion.spread <= WIDEST and np.isfinite(motion.window(12, 4.0)).all()
+        assert (
+            0 <= motion.spread <= WIDEST
+            and np.isfinite(motion.window(12, 4.0, believed)).all()
+            and len(motion.rivals) <= MOST_RIVALS
+        )
 
 
 def moving_square(i: int, step: float) -> RgbtFrame:

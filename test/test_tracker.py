@@ -113,6 +113,7 @@ def test_peak_reports_its_rival():
     peak = find_peak(score, size, offset, hann_window(8))
     np.testing.assert_allclose(peak.box, (0.5, 0.5, 0.25, 0.25))
     assert (peak.score, peak.second_score, peak.second_distance) == (0.8, 0.6, 3 / 8)
+    np.testing.assert_allclose(peak.others, [(4.5 / 8, 1.5 / 8, 0.6)])  # 0.7 is the slope of the peak
     assert peak.windowed < peak.score
 
 
