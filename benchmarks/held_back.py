@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 FIRST_SEED = 2_000_000
 SCENE_FRAMES = 200
-CONFIGURABLE = ("size_rate", "size_trust", "motion")
+CONFIGURABLE = ("size_rate", "size_trust", "motion", "outline")
 
 
 def scene_cases(count: int) -> list[Case]:

@@ -16,6 +16,7 @@ from ckd_tracker_ros.engine import Engine, Prepared, create
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.network import checkpoint
+from ckd_tracker_ros.outline import Outline, views
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.thermal import Limits, ThermalSettings
 
@@ -48,12 +49,14 @@ class TargetState:
         limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
         templates: the target's first appearance, as the engine keeps it.
         motion: how it moves.
+        outline: how the network reads where it ends.
     """
 
     box: NDArray[np.float64]
     limits: tuple[Limits | None, ...]
     templates: Prepared
     motion: Motion
+    outline: Outline
 
 
 class Tracker:
@@ -131,7 +134,8 @@ class Tracker:
         templates = self._crops(frame, square, self._config.template_size, limits)
         extent = checked[2:] * square.scale / self._config.template_size
         prepared = self._engine.prepare(templates, self._present(frame), extent)
-        return TargetState(checked, limits, prepared, Motion(frame.stamp_ns))
+        state = TargetState(checked, limits, prepared, Motion(frame.stamp_ns), Outline())
+        return replace(state, outline=self._outline(state, frame)) if self._config.outline else state
 
     def step(self, state: TargetState, frame: RgbtFrame) -> tuple[TargetState, Estimate]:
         """Find one target in the next frame. See `step_many`."""
@@ -167,6 +171,23 @@ class Tracker:
         ]
         new_states, estimates = map(list, zip(*found))
         return new_states, estimates
+
+    def _outline(self, state: TargetState, frame: RgbtFrame) -> Outline:
+        """How the network reads a target in the frame where its box is known: one batch of `outline.VIEWS`."""
+        config, centre = self._config, boxes.xywh_to_cxcywh(state.box)[:2]
+        squares = [square_around(box, config.search_factor, config.search_size) for box in views(state.box)]
+        crops = np.stack([self._crops(frame, square, config.search_size, state.limits) for square in squares])
+        present = np.tile(self._present(frame), (len(squares), 1))
+        maps = self._engine.run([state.templates] * len(squares), crops, present)
+        line = (np.arange(config.search_grid) + 0.5) / config.search_grid
+        cells = np.stack(np.meshgrid(line, line), axis=-1)
+        readings = []
+        for square, *target_maps in zip(squares, *maps):
+            off = place_in_image(cells, square, config.search_size) - centre
+            reach = 1.6 * config.search_size / square.scale / config.search_grid  # the target's own cells
+            near = (np.abs(off) < reach).all(axis=-1).astype(np.float64)
+            readings.append(to_image(find_peak(*target_maps, near).box, square, config.search_size))
+        return Outline.between(state.box, readings)
 
     def _expected(self, state: TargetState, frame: RgbtFrame) -> NDArray[np.float64]:
         """(4,) xywh: where a target should be now, its centre inside the image; as published where it was last."""
@@ -209,7 +230,8 @@ class Tracker:
         window = motion.window(config.search_grid, config.search_factor, expected) if config.motion else self._window
         peak = find_peak(score, size, offset, window)
         rate = config.size_rate * peak.score**config.size_trust
-        box = boxes.with_size(to_image(peak.box, square, config.search_size), state.box[2:], 1 - rate)
+        found = state.outline.corrected(to_image(peak.box, square, config.search_size))
+        box = boxes.with_size(found, state.box[2:], 1 - rate)
         box = boxes.clip(box, *frame.size, self.settings.min_box_size)
         if config.motion:
             rivals = np.column_stack(

@@ -42,7 +42,19 @@ def room(rooms: set[str] | frozenset[str], packages: str, lazily: set[str] | fro
     return Room(frozenset(rooms), frozenset(packages.split()), frozenset(lazily))
 
 
-GEOMETRY = {"boxes", "calibration", "frame", "images", "thermal", "crop", "registration", "pairing", "motion", "share"}
+GEOMETRY = {
+    "boxes",
+    "calibration",
+    "frame",
+    "images",
+    "thermal",
+    "crop",
+    "registration",
+    "pairing",
+    "motion",
+    "outline",
+    "share",
+}
 SCENES = {"synthetic", "sequences", "overlay"}
 NETWORK = GEOMETRY | {"network"}
 TRACKER = NETWORK | {"engine", "tracker", "target", "target_messages", "modality"}

@@ -29,6 +29,7 @@ class NetworkConfig:
         size_trust: that share is times the score to this power, 0 as published: what is hardly seen has no size.
         motion: the search crop lies where the target's velocity lets it be expected, and its window is as wide as the
             target has been surprising, see `motion`; off as published: around the last place, a Hann window.
+        outline: boxes are corrected by what the network says of the target's first one, see `outline`; off: published.
         width, depth, heads, mlp_ratio: the vision transformer of a branch.
         joint_from: first block in which template and search tokens attend to each other. Before it they pass through
             the same blocks apart, so that the template's tokens are computed once per target, and get a learned
@@ -55,6 +56,7 @@ class NetworkConfig:
     size_rate: float = 1.0
     size_trust: float = 0.0
     motion: bool = False
+    outline: bool = False
     width: int = 768
     depth: int = 12
     heads: int = 12
@@ -149,6 +151,7 @@ TINY = NetworkConfig(
     size_rate=0.3,
     size_trust=3.0,
     motion=True,
+    outline=True,
     width=384,
     depth=5,
     heads=6,
