@@ -16,7 +16,7 @@ from ckd_tracker_ros.engine import Engine, Prepared, create
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.network import checkpoint
-from ckd_tracker_ros.outline import Outline, views
+from ckd_tracker_ros.outline import OWN_CELLS, Outline, views
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.thermal import Limits, ThermalSettings
 
@@ -184,7 +184,7 @@ class Tracker:
         readings = []
         for square, *target_maps in zip(squares, *maps):
             off = place_in_image(cells, square, config.search_size) - centre
-            reach = 1.6 * config.search_size / square.scale / config.search_grid  # the target's own cells
+            reach = OWN_CELLS * config.search_size / square.scale / config.search_grid
             near = (np.abs(off) < reach).all(axis=-1).astype(np.float64)
             readings.append(to_image(find_peak(*target_maps, near).box, square, config.search_size))
         return Outline.between(state.box, readings)

@@ -29,7 +29,7 @@ def test_what_the_network_cuts_off_comes_back():
     np.testing.assert_allclose(twice, corrected * 2)  # whatever its size later
 
 
-def test_one_view_that_fails_changes_nothing():
+def test_three_of_seven_views_that_fail_change_nothing():
     np.testing.assert_allclose(Outline.between(BOX, [BOX] * 4 + [BOX * 3] * 3).corrected(BOX), BOX)
 
 
