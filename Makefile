@@ -20,8 +20,8 @@ demo:  ## a target followed by the real node; DATA=folder TRACK=name SECONDS=20 
 	@$(VENV) ckd-tracker demo $(if $(DATA),--data $(DATA)) $(if $(TRACK),--track $(TRACK)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(MODEL),--model $(MODEL)) $(if $(OUT),--out $(OUT))
 
-bench:  ## every benchmark, each prints a table
-	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(VENV) python $$file; done
+bench:  ## every benchmark, each prints a table; ONLY=runners,step OUT=folder of JSON files
+	@$(VENV) python benchmarks/run_all.py $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
 lint:  ## ruff
 	@$(VENV) ruff check .

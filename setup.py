@@ -26,8 +26,9 @@ for folder, patterns in {
 
 DEMO = ["matplotlib"]
 BAG = ["rosbags>=0.11.9"]
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]
 TRAIN = [*DEMO, "tensorboard"]
-TEST = [*DEMO, *BAG, "hypothesis", "pytest", "rgbt>=1.0.1", "ruff"]
+TEST = [*DEMO, *BAG, *EXPORT, "hypothesis", "pytest", "rgbt>=1.0.1", "ruff"]
 
 setup(
     name=NAME,
@@ -53,7 +54,7 @@ setup(
         "torchvision",
         "typer>=0.12",
     ],
-    extras_require={"bag": BAG, "demo": DEMO, "test": TEST, "train": TRAIN},
+    extras_require={"bag": BAG, "demo": DEMO, "export": EXPORT, "test": TEST, "train": TRAIN},
     entry_points={
         "console_scripts": [
             f"ckd-tracker = {NAME}.cli:main",

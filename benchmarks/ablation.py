@@ -16,14 +16,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from bench_step import MIN_ROUNDS, Case, find_student, milliseconds
-from common import JsonOption, Report, noise_frame, ratios
+from common import JsonOption
 from numpy.typing import NDArray
 from peers import paired_recordings
 from rich.console import Console
 
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.engine import DeviceError, create
+from ckd_tracker_ros.evaluation.speed import MIN_ROUNDS, Case, find_student, milliseconds
+from ckd_tracker_ros.evaluation.timing import Report, noise_frame, ratios
 from ckd_tracker_ros.frame import RgbtFrame
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.network.config import CONFIGS, ELIMINATIONS, NetworkConfig

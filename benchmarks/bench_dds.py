@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from common import JsonOption, Report, Spread, parse_sizes, ratios
+from common import JsonOption
 from processes import Peer
 
+from ckd_tracker_ros.cli import parse_sizes
+from ckd_tracker_ros.evaluation.timing import Report, Spread, ratios
 from ckd_tracker_ros.ros.demo import LARGEST_DOMAIN_ID, PROFILE_VARIABLES, USER_VARIABLES
 
 PROFILE = Path(__file__).parents[1] / "config" / "fastdds.xml"

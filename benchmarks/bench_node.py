@@ -10,14 +10,17 @@ import time
 from typing import Annotated, Any
 
 import typer
-from common import JsonOption, Report, Spread, noise_frame, parse_sizes, ratios, timed
+from common import SMALL, JsonOption
 from node_client import running
-from random_networks import SMALL
 
+from ckd_tracker_ros.cli import parse_sizes
+from ckd_tracker_ros.evaluation.timing import Report, Spread, noise_frame, ratios, timed
 from ckd_tracker_ros.tracker import Tracker
 
 DEFAULT_SIZES = "320x240,640x480,1280x720,1920x1080"
 STEPS = 15
+DIAGNOSTICS = 2
+"""Messages waited for in a round of a case; one a second."""
 
 
 def main(
@@ -44,15 +47,18 @@ def main(
                 idle = client.collect(count, 0)
                 client.start(size, targets)
                 busy = client.collect(count, targets)
+                overhead = [1e3 * value for value in client.overheads(DIAGNOSTICS)]
                 camera.tell(stop=True)
                 sent = camera.answer()
-                found[size].append({**times(idle, busy), **sent, "step": steps(tracker, size, targets, rate)})
+                alone = steps(tracker, size, targets, rate)
+                found[size].append({**times(idle, busy), "overhead": overhead, **sent, "step": alone})
     report.add(
         f"Latency of the node, {targets} target{'s' if targets > 1 else ''}, one thread of torch [ms]",
         f"{'x'.join(map(str, image_sizes[0]))} in the same round",
         [row(size, found[size], found[image_sizes[0]]) for size in image_sizes],
         "Idle: without a target. Latency: stamp to publish; processing: taken from the mailbox to publish; "
-        "own: latency less step; late: pairs that the camera sent a period late.",
+        "own: latency less step; overhead: from the later image's callback to the publish call, less the step in the "
+        "node (medians of a second each); late: pairs that the camera sent a period late.",
     )
     report.write(json_file)
 
@@ -93,6 +99,7 @@ def row(size: tuple[int, int], rounds: list[dict[str, Any]], baseline: list[dict
         "image": f"{size[0]}x{size[1]}",
         **{name: Spread.of(together(name)) for name in ("idle latency", "latency", "processing", "step")},
         "own": Spread.of(own),
+        "overhead": Spread.of(together("overhead")),
         "latency of first": ratios(medians(rounds, "latency"), medians(baseline, "latency")),
         "skipped": sum(outcome["skipped"] for outcome in rounds),
         "late": sum(outcome["late"] for outcome in rounds),

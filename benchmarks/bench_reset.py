@@ -9,9 +9,10 @@ import time
 from typing import Annotated, Any
 
 import typer
-from common import JsonOption, Report, Spread
+from common import JsonOption
 from node_client import Client, running
 
+from ckd_tracker_ros.evaluation.timing import Report, Spread
 from ckd_tracker_ros.network.config import CONFIGS
 
 SIZE = (640, 480)

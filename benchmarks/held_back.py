@@ -6,6 +6,7 @@ camera alone, and generated scenes whose targets change their size. Each `--set`
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 import yaml
-from common import JsonOption, Report
+from common import JsonOption
 from rich.progress import track
 
 from ckd_tracker_ros.engine import DeviceError, create
 from ckd_tracker_ros.evaluation.confidence import Case, clip_cases, follow, view_cases
+from ckd_tracker_ros.evaluation.timing import Report
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.sequences import SceneSequence, Sequence, SequenceError
@@ -92,7 +94,7 @@ def main(
         rows, as_it_is = [], network.config
         for changed in [{}, *changes]:
             network.config = checked(as_it_is, changed)
-            tracker = Tracker(create(network, device))
+            tracker = Tracker(create(copy.deepcopy(network), device))
             ious: dict[str, list[float]] = defaultdict(list)
             for case in track(cases, str(changed), console=report.console, transient=True):
                 ious[case.group].append(float(np.mean([sample.iou for sample in follow(tracker, case)])))

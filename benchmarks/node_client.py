@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from processes import LIMIT_S, Peer, wait
-from random_networks import random_student
 
+from ckd_tracker_ros.evaluation.speed import random_student
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.ros.demo import Child, set_environment
@@ -23,10 +23,11 @@ NODE = "/ckd_tracker"
 
 
 class Client:
-    """Keeps every message of the node with the moment at which it came; calls its services."""
+    """Keeps every message of the node with the moment at which it came, and its diagnostics; calls its services."""
 
     def __init__(self) -> None:
         import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
         from rclpy.executors import SingleThreadedExecutor
         from std_srvs.srv import Trigger
 
@@ -37,6 +38,8 @@ class Client:
         self._node = rclpy.create_node("benchmark")
         self.messages: list[tuple[float, TrackedTargetArray]] = []
         self._node.create_subscription(TrackedTargetArray, f"{NODE}/targets", self._arrived, 100)
+        self.diagnostics: list[dict[str, str]] = []
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnosed, 100)
         self._reset = self._node.create_client(Trigger, f"{NODE}/reset")
         self._reinitialize = self._node.create_client(ReinitializeTargets, f"{NODE}/reinitialize")
         self._executor = SingleThreadedExecutor()
@@ -54,6 +57,20 @@ class Client:
 
     def _arrived(self, message: Any) -> None:
         self.messages.append((time.perf_counter(), message))
+
+    def _diagnosed(self, message: Any) -> None:
+        self.diagnostics += [{item.key: item.value for item in status.values} for status in message.status]
+
+    def overheads(self, count: int) -> list[float]:
+        """Waits for the next diagnostics that cover nothing else: medians of what the node adds to a step, seconds."""
+        begin = len(self.diagnostics) + 1  # the next one reaches back to before the call
+
+        def enough() -> list[float]:
+            key = "overhead median [s]"
+            found = [float(values[key]) for values in self.diagnostics[begin:] if key in values]
+            return found if len(found) >= count else []
+
+        return wait(enough, f"{count} diagnostics")[:count]
 
     def reset(self) -> tuple[float, float, bool]:
         """Calls ~/reset: when it was called and answered, by `time.perf_counter`, and whether it was carried out."""

@@ -15,13 +15,14 @@ from typing import Annotated, Any, Protocol
 import cv2
 import numpy as np
 import typer
-from common import JsonOption, Report, Spread
+from common import JsonOption
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.engine import DeviceError
+from ckd_tracker_ros.evaluation.timing import Report, Spread
 from ckd_tracker_ros.frame import MODALITIES, RgbtFrame
 from ckd_tracker_ros.network.checkpoint import CheckpointError
 from ckd_tracker_ros.overlay import to_bgr

@@ -162,8 +162,9 @@ def camera(node: Any, commands: Commands) -> None:
 
 def image_messages(size: list[int], seed: int) -> list[Any]:
     """sensor_msgs/Image of both modalities."""
-    from common import noise_images
     from sensor_msgs.msg import Image
+
+    from ckd_tracker_ros.evaluation.timing import noise_images
 
     messages = []
     for pixels, encoding in zip(noise_images(tuple(size), seed), ("rgb8", "mono16"), strict=True):

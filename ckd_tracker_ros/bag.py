@@ -18,11 +18,13 @@ from rich.table import Table
 
 from ckd_tracker_ros.frame import RgbtFrame
 from ckd_tracker_ros.images import decode_pair, message_size
+from ckd_tracker_ros.modality import ModalitySettings, Watch, check
 from ckd_tracker_ros.pairing import Pair, PairingSettings
 from ckd_tracker_ros.registration import Registration, Size
 from ckd_tracker_ros.sequences.bags import Bag, BagError, pairs, reported, why_no_pairs
 from ckd_tracker_ros.share import share_folders
-from ckd_tracker_ros.target import LostSettings, Target, advance
+from ckd_tracker_ros.target import LostSettings, Status, Target
+from ckd_tracker_ros.target import follow as follow_targets
 from ckd_tracker_ros.target_messages import MessageTypes, targets_message
 from ckd_tracker_ros.tracker import Tracker
 
@@ -182,21 +184,27 @@ class Follower:
 
     def __init__(self, tracker: Tracker, starts: Mapping[str, ArrayLike]) -> None:
         self.targets: list[Target] = []
+        self._started = False
         self._tracker = tracker
         self._starts = starts
         self._lost = LostSettings()
+        self._modality = ModalitySettings()
+        self._watch = Watch()
 
-    def advance(self, frame: RgbtFrame) -> None:
-        """Starts the targets in the first frame, and finds them in the others.
+    def advance(self, frame: RgbtFrame) -> tuple[bool, ...]:
+        """Starts the targets in the first frame, and finds them in the others; per modality, whether it was used.
 
         Raises:
             ValueError: the frame cannot be used; the targets stay as they are.
         """
-        if not self.targets:
-            self.targets = [Target(id, "", self._tracker.start(frame, box)) for id, box in self._starts.items()]
-            return
-        states, estimates = self._tracker.step_many([target.state for target in self.targets], frame)
-        self.targets = [advance(*each, self._lost) for each in zip(self.targets, states, estimates, strict=True)]
+        self._watch, frame, _ = check(self._watch, frame, self._modality)
+        if not self._started:
+            self.targets = [Target.begin(id, "", self._tracker.start(frame, box)) for id, box in self._starts.items()]
+            self._started = True
+            return frame.present
+        kept = [target for target in self.targets if target.status is not Status.REMOVED]
+        self.targets = follow_targets(self._tracker, kept, frame, self._lost)
+        return frame.present
 
 
 def follow(
@@ -227,7 +235,7 @@ def follow(
     report = Report(targets={id: Followed() for id in starts})
     pairing, follower = settings.start(), Follower(tracker, starts)
     sizes: tuple[Size | None, ...] = (None, None)
-    skipped = 0
+    skipped, frame_id = 0, ""
     shown = track(
         pairs(bag, cameras, pairing),
         bag.path.name,
@@ -238,13 +246,16 @@ def follow(
     )
     for number, pair in enumerate(shown):
         began_ns = time.monotonic_ns()
+        present = tuple(item is not None for item in pair.items)
+        if pair.items[0] is not None:
+            frame_id = pair.items[0].header.frame_id
         if number < first:
             now: tuple[Size | None, ...] = tuple(map(message_size, pair.items))
         else:
             try:
                 frame = decode_pair(pair)
                 now = tuple(image and (image.width, image.height) for image in frame.images)
-                follower.advance(frame)
+                present = follower.advance(frame)
             except ValueError as error:
                 if number == first:
                     raise
@@ -252,7 +263,9 @@ def follow(
                 report.unusable[str(error)] = report.unusable.get(str(error), 0) + 1
                 continue
         sizes = tuple(size or before for size, before in zip(now, sizes, strict=True))
-        message = _message(results, pair, follower.targets, tracker.settings.registration, sizes, skipped, began_ns)
+        message = _message(
+            results, pair, frame_id, present, follower.targets, tracker.settings.registration, sizes, skipped, began_ns
+        )
         results.write(message, pair.arrival_ns)
         report.messages, skipped = report.messages + 1, 0
         if number > first:
@@ -266,6 +279,8 @@ def follow(
 def _message(
     results: ResultBag,
     pair: Pair,
+    frame_id: str,
+    present: tuple[bool, ...],
     targets: list[Target],
     registration: Registration,
     sizes: tuple[Size | None, ...],
@@ -274,11 +289,11 @@ def _message(
 ) -> Any:
     return targets_message(
         results.types,
-        results.header(pair.rgb_stamp_ns, pair.items[0].header.frame_id),
+        results.header(pair.rgb_stamp_ns, frame_id),
         targets,
         registration,
         sizes,
-        tuple(item is not None for item in pair.items),
+        present,
         sync_offset=pair.offset_ns / 1e9,
         latency=math.nan,
         processing_time=(time.monotonic_ns() - began_ns) / 1e9,
@@ -291,7 +306,7 @@ def _count(report: Report, targets: list[Target]) -> None:
         followed = report.targets[target.id]
         followed.frames += 1
         followed.frames_lost += target.frames_lost > 0
-        followed.confidence += 0.0 if target.estimate is None else target.estimate.confidence
+        followed.confidence += target.confidence
 
 
 def summary(report: Report) -> Table:

@@ -71,7 +71,8 @@ def clip(boxes: ArrayLike, width: int, height: int, min_size: float) -> Boxes:
     The published rule: left and top stay `min_size` away from the far edges, right and bottom from the near ones,
     so a box that has left the image stays at its border. In an image smaller than `min_size` the size wins.
     """
-    left, top, right, bottom = np.moveaxis(xywh_to_xyxy(boxes), -1, 0)
-    left, right = np.clip(left, 0, max(0, width - min_size)), np.maximum(np.minimum(right, width), min_size)
-    top, bottom = np.clip(top, 0, max(0, height - min_size)), np.maximum(np.minimum(bottom, height), min_size)
-    return np.stack([left, top, np.maximum(right - left, min_size), np.maximum(bottom - top, min_size)], axis=-1)
+    least = (0.0, 0.0, min_size, min_size)
+    most = (max(0, width - min_size), max(0, height - min_size), width, height)
+    corners = np.maximum(np.minimum(xywh_to_xyxy(boxes), most), least)
+    corners[..., 2:] = np.maximum(corners[..., 2:] - corners[..., :2], min_size)
+    return corners

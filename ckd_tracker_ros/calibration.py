@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ckd_tracker_ros.frame import Estimate
-
 FEATURES = ("constant", "peak", "rival")
 """What is weighed, see `features`. More of an estimate was tried (the winner's place in the crop, the rival's distance,
 the number of cameras) and changed nothing on videos that the fit had not seen."""
@@ -23,11 +21,12 @@ _CLIP = 1e-3  # scores nearer to 0 or 1 say no more than this
 def features(peak: ArrayLike, second_peak: ArrayLike) -> NDArray[np.float64]:
     """The evidence of estimates, see `frame.Estimate`: (...) scores -> (..., 3) of 1, logit of the peak and logit of
     the second peak."""
-    columns = (np.ones(np.shape(peak)), _logit(peak), _logit(second_peak))
+    columns = (np.ones(np.shape(peak)), logit(peak), logit(second_peak))
     return np.stack(np.broadcast_arrays(*columns), axis=-1)
 
 
-def _logit(score: ArrayLike) -> NDArray[np.float64]:
+def logit(score: ArrayLike) -> NDArray[np.float64]:
+    """Of scores 0..1; those near 0 or 1 say no more than `_CLIP`."""
     score = np.clip(np.asarray(score, np.float64), _CLIP, 1 - _CLIP)
     return np.log(score / (1 - score))
 
@@ -56,6 +55,6 @@ class Calibration:
                 f"calibration {self.weights}; expected {len(FEATURES)} finite numbers, for {', '.join(FEATURES)}"
             )
 
-    def confidence(self, estimate: Estimate) -> float:
-        """Probability, 0..1, that the estimate's box and the target have an IoU above 0.5."""
-        return float(probability(self.weights, features(estimate.peak, estimate.second_peak)))
+    def confidence(self, peak: float, second_peak: float) -> float:
+        """Probability, 0..1, that a box with this evidence and the target have an IoU above 0.5."""
+        return float(probability(self.weights, features(peak, second_peak)))

@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Option(help="Model file, or the name of an installed one.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N; tensorrt for an .onnx model.")]
 Track = Annotated[str, typer.Option(help="Track of the source that is followed; default: its first.")]
 
 Names = Annotated[str, typer.Option(help="Sequences: names with commas between, or a file of lines. Default: all.")]
@@ -71,6 +72,7 @@ def track(
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="Number format of the network.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of the network; 0: torch's choice.")] = 0,
+    thermal_to_rgb: Annotated[str, typer.Option(metavar="NUMBERS", help="As registration.thermal_to_rgb: nine.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/track"),
     video: Annotated[bool, typer.Option("--video", help="Also write overlay.mp4, RGB with thermal beside it.")] = False,
 ) -> None:
@@ -91,17 +93,19 @@ def track(
     from ckd_tracker_ros.evaluation import run
     from ckd_tracker_ros.network.checkpoint import CheckpointError
     from ckd_tracker_ros.overlay import VideoError
-    from ckd_tracker_ros.registration import RegistrationError
+    from ckd_tracker_ros.registration import Registration, RegistrationError
     from ckd_tracker_ros.sequences import SequenceError, open_sequence
-    from ckd_tracker_ros.tracker import BoxError, Tracker
+    from ckd_tracker_ros.tracker import BoxError, Tracker, TrackerSettings
 
     console = Console()
+    matrix = parse_matrix(thermal_to_rgb)
     given = [parse_box(text) for text in box or []]
     expected = (CheckpointError, DeviceError, BoxError, RegistrationError, SequenceError, run.StartError, VideoError)
     with reported(*expected, OSError):
         sequence = open_sequence(source, track or None)
         frame, starts = run.starts(sequence, given, start)
-        tracker = Tracker.from_checkpoint(model, device, precision, threads)
+        registered = TrackerSettings(registration=Registration(matrix))
+        tracker = Tracker.from_checkpoint(model, device, precision, threads, registered)
         console.print(", ".join(f"{key} {value}" for key, value in tracker.description.items()))
         followed = run.follow(tracker, sequence, frame, starts, out, sequence.rate if video else None, console)
     console.print(run.summary(followed))
@@ -122,6 +126,11 @@ def parse_numbers(option: str, text: str, count: int, expected: str) -> tuple[fl
     if len(values) != count:
         fail(f"{option} {text!r}; expected {expected}")
     return values
+
+
+def parse_matrix(text: str) -> tuple[float, ...] | None:
+    """The nine numbers of --thermal-to-rgb, None without; anything else ends the command."""
+    return parse_numbers("--thermal-to-rgb", text, 9, "nine numbers, row major") if text else None
 
 
 @app.command()
@@ -156,6 +165,7 @@ def bag(
 
     from ckd_tracker_ros import bag as bags
     from ckd_tracker_ros.engine import DeviceError
+    from ckd_tracker_ros.modality import ModalitySettings
     from ckd_tracker_ros.network.checkpoint import CheckpointError
     from ckd_tracker_ros.registration import Registration
     from ckd_tracker_ros.sequences.bags import Bag
@@ -166,12 +176,11 @@ def bag(
     starts = {name or str(number): parse_box(text) for number, (name, _, text) in enumerate(named, 1)}
     if len(starts) < len(box):
         fail(f"--box: ids repeat in {', '.join(box)}; each target needs its own")
-    nine = "nine numbers, row major"
-    matrix = parse_numbers("--thermal-to-rgb", thermal_to_rgb, 9, nine) if thermal_to_rgb else None
+    matrix = parse_matrix(thermal_to_rgb)
     stamp_ns = parse_stamp(stamp) if stamp else 0
     with reported(CheckpointError, DeviceError, ValueError, OSError), Bag(source) as recorded:
         cameras = recorded.cameras(rgb, thermal)
-        settings = PairingSettings(slop, queue_size, thermal_delay, reuse)
+        settings = PairingSettings(slop, queue_size, thermal_delay, reuse, ModalitySettings().silence)
         first = bags.find_start(recorded, cameras, settings, start, stamp_ns)
         registered = TrackerSettings(registration=Registration(matrix))
         tracker = Tracker.from_checkpoint(model, device, precision, threads, registered)
@@ -190,6 +199,133 @@ def parse_stamp(text: str) -> int:
     if not (whole + fraction).isdecimal() or not whole or len(fraction) > 9:
         fail(f"--stamp {text!r}; expected seconds, such as 1700000000.033333333")
     return int(whole + fraction.ljust(9, "0"))
+
+
+@app.command()
+def doctor(
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[BAG]", help="rosbag2 folder or file. Default: the live graph.")
+    ] = None,
+    rgb: Annotated[str, typer.Option(metavar="TOPIC", help="Default: rgb/image_raw; in a bag by its name.")] = "",
+    thermal: Annotated[str, typer.Option(metavar="TOPIC", help="Default: thermal/image_raw, or by its name.")] = "",
+    seconds: Annotated[float, typer.Option(min=0, help="How much is looked at. Default: 10 live, 30 of a bag.")] = 0.0,
+    slop: Annotated[float, typer.Option(help="As sync.slop of the node [s].")] = PairingSettings.slop,
+    thermal_delay: Annotated[float, typer.Option(help="As sync.thermal_delay [s].")] = PairingSettings.thermal_delay,
+    reuse: Annotated[bool, typer.Option("--reuse", help="As sync.reuse.")] = PairingSettings.reuse,
+    thermal_to_rgb: Annotated[str, typer.Option(metavar="NUMBERS", help="As registration.thermal_to_rgb: nine.")] = "",
+    reliability: Annotated[str, typer.Option(help="As qos.reliability: auto, reliable, best_effort.")] = "auto",
+    model: Annotated[str, typer.Option(help='As the node\'s; "": model and device are not looked at.')] = "ckd_tiny",
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="Number format of the network.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="For machines: findings and what was measured.")] = False,
+) -> None:
+    """Say what is wrong with two cameras, live or in a bag, and what to set.
+
+    Prints a line for each finding, what blocks first, or "nothing wrong"; what was measured goes to stderr. The exit
+    code is 0 when nothing is wrong (remarks do not count), 1 when something is. Move the cameras while it looks: their
+    delay is found by the motion of their images.
+    """
+    from rich.console import Console
+
+    from ckd_tracker_ros import doctor as doctors
+    from ckd_tracker_ros.doctor import machine, recorded
+    from ckd_tracker_ros.registration import Registration
+
+    if reliability not in ("auto", "reliable", "best_effort"):
+        fail(f"--reliability {reliability!r}; allowed: auto, reliable, best_effort")
+    matrix = parse_matrix(thermal_to_rgb)
+    with reported(ValueError, OSError):
+        pairing = PairingSettings(slop, thermal_delay=thermal_delay, reuse=reuse)
+        settings = doctors.Settings(pairing, Registration(matrix), reliability)
+        pairing.start()
+        if source is not None:
+            setup = recorded.look(source, (rgb, thermal), seconds, settings)
+        else:
+            setup = _observe((rgb or "rgb/image_raw", thermal or "thermal/image_raw"), seconds, settings)
+    if model:
+        setup = replace(setup, machine=machine.look(model, device, precision))
+    findings = doctors.examine(setup)
+    if json:
+        typer.echo(doctors.as_json(setup, findings))
+    else:
+        Console(stderr=True).print(doctors.table(setup))
+        for line in doctors.as_text(findings):
+            typer.echo(line)
+    if not doctors.is_healthy(findings):
+        raise typer.Exit(FAILURE)
+
+
+def _observe(topics: tuple[str, str], seconds: float, settings: Any) -> Any:
+    """The live graph as the doctor sees it; where there is no ROS, the command ends."""
+    try:
+        from ckd_tracker_ros.ros import observe
+    except ImportError as error:
+        fail(f"a live graph needs ROS 2 ({error}): source a distribution, or name a bag")
+    typer.echo(f"looking at {topics[0]} and {topics[1]}; move the cameras a little", err=True)
+    return observe.look(topics, seconds, settings)
+
+
+@app.command()
+def calibrate(
+    source: Annotated[
+        Path | None, typer.Argument(help="Recording of both cameras, as for track, or a bag. Default: the live graph.")
+    ] = None,
+    track: Track = "",
+    rgb: Annotated[str, typer.Option(metavar="TOPIC", help="Default: rgb/image_raw; in a bag by its name.")] = "",
+    thermal: Annotated[str, typer.Option(metavar="TOPIC", help="Default: thermal/image_raw, or by its name.")] = "",
+    pairs: Annotated[int, typer.Option(min=1, max=200, help="Pairs that are looked at.")] = 16,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Live: that they are spread over.")] = 10.0,
+    model: Annotated[str, typer.Option(help="similarity, affine, homography; auto: as rich as the images allow.")] = (
+        "auto"
+    ),
+    slop: Annotated[float, typer.Option(help="As sync.slop of the node [s].")] = PairingSettings.slop,
+    thermal_delay: Annotated[float, typer.Option(help="As sync.thermal_delay [s].")] = PairingSettings.thermal_delay,
+    out: Annotated[Path, typer.Option(help="Folder for registration.yaml and overlay.png.")] = Path("out/calibrate"),
+) -> None:
+    """Find registration.thermal_to_rgb from a recording or a live graph, without a checkerboard.
+
+    Both cameras have to see one scene with edges in light and in heat; things that move help. Looks for scales from a
+    half to double, rotations up to 15 degrees, shifts up to a quarter of the image. Writes parameters for the node
+    and a picture of the thermal edges on the RGB image, before and after. Where the images say too little nothing is
+    written, and the exit code is 1.
+    """
+    import cv2
+    from rich.console import Console
+
+    from ckd_tracker_ros import alignment
+
+    console = Console()
+    with reported(ValueError, OSError):
+        pairing = PairingSettings(slop, thermal_delay=thermal_delay)
+        pairing.start()
+        if source is None:
+            frames = _gather((rgb or "rgb/image_raw", thermal or "thermal/image_raw"), pairs, seconds, pairing)
+        else:
+            frames = alignment.spread_pairs(source, pairs, track, (rgb, thermal), pairing)
+        try:
+            found = alignment.estimate(frames, model)
+        except alignment.AlignmentError as error:
+            fail(error, FAILURE)
+        console.print(alignment.table(found))
+        out.mkdir(parents=True, exist_ok=True)
+        file, picture = out / "registration.yaml", out / "overlay.png"
+        file.write_text(alignment.as_yaml(found, source.name if source else "a live graph"), encoding="utf-8")
+        picture.write_bytes(cv2.imencode(".png", alignment.overlay(frames[len(frames) // 2], found))[1].tobytes())
+    for line in (*alignment.as_text(found), f"written: {file} (params_file:= of the launch file), {picture}"):
+        console.print(line, soft_wrap=True)
+
+
+def _gather(topics: tuple[str, str], pairs: int, seconds: float, pairing: PairingSettings) -> list[Any]:
+    """Pairs of the live graph; where there is no ROS, or nothing comes, the command ends."""
+    try:
+        from ckd_tracker_ros.ros import gather
+    except ImportError as error:
+        fail(f"a live graph needs ROS 2 ({error}): source a distribution, or name a recording")
+    typer.echo(f"looking at {topics[0]} and {topics[1]}; move the cameras, or let something move", err=True)
+    try:
+        return gather.gather(topics, pairs, seconds, gather.Settings(pairing))
+    except gather.GatherError as error:
+        fail(error, FAILURE)
 
 
 @app.command()
@@ -216,6 +352,68 @@ def convert(
     typer.echo(f"{destination}: {network} from a {report.kind} file, {destination.stat().st_size / 1e6:.1f} MB")
     for title, names in (("initial values kept", report.fresh), ("left out", report.unused)):
         typer.echo(f"{title}: {len(names)}" + "".join(f"\n  {name}" for name in names))
+
+
+@app.command()
+def export(
+    destination: Annotated[Path, typer.Argument(help="File to write, NAME.onnx.")],
+    model: Model = "ckd_tiny",
+) -> None:
+    """Turn a model file into one ONNX file: elimination inside, any number of targets, crops in and maps out.
+
+    It is a MODEL for every command and for the node, run by ONNX Runtime: on the CPU, by CUDA, or by TensorRT
+    (device tensorrt).
+    """
+    from ckd_tracker_ros.network import export as exporting
+    from ckd_tracker_ros.network.checkpoint import CheckpointError
+
+    with reported(CheckpointError, exporting.ExportError, OSError):
+        exporting.export(model, destination)
+    typer.echo(f"{destination}: {destination.stat().st_size / 1e6:.1f} MB, opset {exporting.OPSET}")
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Option(help="As elsewhere; or base, with random weights.")] = "ckd_tiny",
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="Of all tables but the first, which has every one.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the network; 0: torch's choice.")] = 0,
+    targets: Annotated[str, typer.Option(help="Numbers of targets.")] = "1,2,4,8,16,32",
+    sizes: Annotated[str, typer.Option(help="Of the RGB image; the first is the baseline.")] = (
+        "320x240,640x480,1920x1080"
+    ),
+    seconds: Annotated[float, typer.Option(min=0, help="For all tables together.")] = 40.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+) -> None:
+    """Measure the tracker on this machine: whole steps, from images to boxes, by runner, number of targets, image size.
+
+    Each case is measured in turn with its baseline. On a busy machine believe ratios, not times.
+    """
+    from ckd_tracker_ros.engine import DeviceError
+    from ckd_tracker_ros.evaluation import speed
+    from ckd_tracker_ros.network.checkpoint import CheckpointError
+
+    counts, image_sizes = parse_counts(targets), parse_sizes(sizes)
+    with reported(CheckpointError, DeviceError, OSError):
+        speed.bench(model, device, precision, threads, counts, image_sizes, seconds).write(json_file)
+
+
+def parse_sizes(text: str) -> list[tuple[int, int]]:
+    """`640x480,1280x720` as (width, height); anything else ends the command."""
+    try:
+        sizes = [tuple(map(int, size.split("x"))) for size in text.split(",")]
+    except ValueError:
+        sizes = [()]
+    if any(len(size) != 2 or min(size) < 16 for size in sizes):
+        fail(f"sizes {text!r}; expected WIDTHxHEIGHT of at least 16, separated by commas")
+    return sizes
+
+
+def parse_counts(text: str) -> list[int]:
+    """`1,2,4` as numbers above zero; anything else ends the command."""
+    if not all(word.strip().isdecimal() and int(word) for word in text.split(",")):
+        fail(f"counts {text!r}; expected whole numbers above 0, separated by commas")
+    return [int(word) for word in text.split(",")]
 
 
 @app.command()
@@ -276,7 +474,7 @@ def evaluate(
 
     from ckd_tracker_ros.engine import DeviceError
     from ckd_tracker_ros.evaluation import batch, provenance
-    from ckd_tracker_ros.network.checkpoint import CheckpointError, find_model, read_metadata
+    from ckd_tracker_ros.network.checkpoint import CheckpointError, find_model
     from ckd_tracker_ros.sequences import KINDS, SequenceError, open_data_set
 
     console = Console()
@@ -288,7 +486,7 @@ def evaluate(
         sequences = open_data_set(data, kind or None, parse_names(names))
         job = batch.Job(model, device, precision, batch.threads_for(processes, threads), modality, out)
         tracker, file = job.tracker(), find_model(model)
-        run = provenance.describe(file, read_metadata(file)[0].name, tracker.description, modality, data)
+        run = provenance.describe(file, tracker.description["model"], tracker.description, modality, data)
         provenance.claim(out, run, overwrite)
     waiting = [sequence for sequence in sequences if not batch.is_done(out, sequence.name)]
     console.print(", ".join(f"{key} {value}" for key, value in tracker.description.items()))

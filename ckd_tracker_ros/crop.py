@@ -18,6 +18,9 @@ _TO_RGB = {
     "bgra": cv2.COLOR_BGRA2RGB,
     "mono": cv2.COLOR_GRAY2RGB,
 }
+_LARGEST_COPY = 8192
+"""Side of a square, image pixels, that is copied with its black margins before it is resized. The squares of boxes that
+fill an 8000x6000 image would take gigabytes; those are sampled."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,16 @@ def cut(image: Image, square: Square, size: int, rgb_to_image: NDArray, limits: 
     Returns:
         (size, size, 3) uint8 RGB; black outside the image.
     """
-    fill = 0.0 if limits is None else float(limits[0])
-    if np.array_equal(rgb_to_image, np.eye(3)):
-        crop = _cut_upright(image.pixels, square, size, fill)
+    if square.side <= _LARGEST_COPY and np.array_equal(rgb_to_image, np.eye(3)):
+        crop = _cut_upright(image.pixels, square, size, limits)
     else:
-        crop = _cut_warped(image.pixels, square, size, rgb_to_image, fill)
+        crop = _cut_warped(image.pixels, square, size, rgb_to_image, limits)
     crop = thermal.to_uint8(crop, limits)
     return crop if image.order == "rgb" else cv2.cvtColor(crop, _TO_RGB[image.order])
 
 
-def _cut_upright(pixels: NDArray, square: Square, size: int, fill: float) -> NDArray:
+def _cut_upright(pixels: NDArray, square: Square, size: int, limits: thermal.Limits | None) -> NDArray:
+    fill = _black(limits)
     height, width = pixels.shape[:2]
     right, bottom = square.left + square.side, square.top + square.side
     # as published, the image's last row and column do not count as inside
@@ -84,15 +87,18 @@ def _cut_upright(pixels: NDArray, square: Square, size: int, fill: float) -> NDA
     y0, y1 = max(square.top, 0), min(bottom, height - 1)
     if x0 >= x1 or y0 >= y1:
         return np.full((size, size, *pixels.shape[2:]), fill, _native(pixels).dtype)
-    inside = _native(pixels[y0:y1, x0:x1])
+    inside = _source(pixels[y0:y1, x0:x1], limits)
     margins = (y0 - square.top, bottom - y1, x0 - square.left, right - x1)
     if any(margins):
         inside = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_CONSTANT, value=(fill,) * 4)
     return cv2.resize(inside, (size, size))
 
 
-def _cut_warped(pixels: NDArray, square: Square, size: int, rgb_to_image: NDArray, fill: float) -> NDArray:
+def _cut_warped(
+    pixels: NDArray, square: Square, size: int, rgb_to_image: NDArray, limits: thermal.Limits | None
+) -> NDArray:
     """One resampling straight from the image's own pixels, whatever lies between the cameras."""
+    fill = _black(limits)
     step = square.side / size
     shift = (step - 1) / 2  # as cv2.resize: centres of crop pixels to centres of image pixels
     crop_to_rgb = np.array([[step, 0, square.left + shift], [0, step, square.top + shift], [0, 0, 1]])
@@ -107,9 +113,19 @@ def _cut_warped(pixels: NDArray, square: Square, size: int, rgb_to_image: NDArra
     # only the region that the crop reaches is read and byte-swapped
     crop_to_region = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1]]) @ crop_to_image
     return cv2.warpPerspective(
-        _native(pixels[y0:y1, x0:x1]), crop_to_region, (size, size),
+        _source(pixels[y0:y1, x0:x1], limits), crop_to_region, (size, size),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT, borderValue=(fill,) * 4,
     )  # fmt: skip
+
+
+def _source(pixels: NDArray, limits: thermal.Limits | None) -> NDArray:
+    """What is resized: dead pixels are repaired before they grow."""
+    pixels = _native(pixels)
+    return pixels if limits is None or pixels.dtype == np.uint8 else thermal.without_dead_pixels(pixels, limits)
+
+
+def _black(limits: thermal.Limits | None) -> float:
+    return 0.0 if limits is None else float(limits[0])
 
 
 def _native(pixels: NDArray) -> NDArray:
@@ -170,6 +186,19 @@ def find_peak(score: NDArray, size: NDArray, offset: NDArray, window: NDArray) -
         math.hypot(other_row - row, other_column - column) / grid,
         np.column_stack([(summits[:, ::-1] + 0.5) / grid, others[tuple(summits.T)]]),
     )
+
+
+def find_summits(score: NDArray, size: NDArray, offset: NDArray, least: float) -> NDArray[np.float64]:
+    """(N, 5) every cell that scores at least `least` and no less than those around it: cxcywh box, units of the crop,
+    and score.
+
+    Args:
+        score: (1, F, F); size, offset: (2, F, F).
+    """
+    grid = score.shape[-1]
+    rows, columns = np.nonzero((score[0] >= least) & (score[0] >= cv2.dilate(score[0], np.ones((3, 3), np.uint8))))
+    centres = (np.stack([columns, rows]) + offset[:, rows, columns]) / grid
+    return np.concatenate([centres, size[:, rows, columns], score[:, rows, columns]]).T.astype(np.float64)
 
 
 def to_image(box: NDArray, square: Square, crop_size: int) -> NDArray[np.float64]:

@@ -41,10 +41,12 @@ class RgbtFrame:
     Attributes:
         images: one entry per modality, in the order of `MODALITIES`; None where the camera gave nothing.
         stamp_ns: time of the moment, nanoseconds of the RGB camera's clock.
+        rgb_size: width and height of RGB images where this frame has none; None = not known.
     """
 
     images: tuple[Image | None, ...]
     stamp_ns: int = 0
+    rgb_size: tuple[int, int] | None = None
 
     @property
     def present(self) -> tuple[bool, ...]:
@@ -53,11 +55,14 @@ class RgbtFrame:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height that boxes are measured in: those of the RGB image, else of the first image present.
+        """Width and height that boxes are measured in: the RGB image's, else `rgb_size`, else the first image's.
 
         Raises:
             ValueError: no modality is present.
         """
+        absent = self.images[0] is None
+        if absent and self.rgb_size is not None and any(self.present):
+            return self.rgb_size
         for image in self.images:
             if image is not None:
                 return image.width, image.height

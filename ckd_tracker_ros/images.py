@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ckd_tracker_ros import compressed
 from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.pairing import Pair
 
@@ -53,6 +54,10 @@ ENCODINGS = (*_VIEWS, *_YUV, *_BAYER_ENCODINGS)
 """Raw encodings that are decoded here; all others need cv_bridge."""
 
 
+MOST_SIDE = 32_766
+"""Pixels: OpenCV maps no larger images."""
+
+
 class ImageError(ValueError):
     """An image that cannot be used; the text says why, with the values.
 
@@ -66,8 +71,9 @@ class ImageError(ValueError):
 
 
 def to_ns(stamp: Any) -> int:
-    """Nanoseconds of a message's stamp; 0 when it is not set."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
+    """Nanoseconds of a message's stamp; 0 when it is not set. Fractions of a second or more count as just under one:
+    every result is a stamp again."""
+    return stamp.sec * 1_000_000_000 + min(stamp.nanosec, 999_999_999)
 
 
 def message_size(message: Any) -> tuple[int, int] | None:
@@ -106,6 +112,8 @@ def decode(message: Any) -> Image:
         image = _decode_compressed(message)
     else:
         raise ImageError(f"a {type(message).__name__} is no image message: it has neither `encoding` nor `format`")
+    if max(image.width, image.height) > MOST_SIDE:
+        raise ImageError(f"an image of {image.width}x{image.height} pixels; allowed: {MOST_SIDE} a side")
     image.pixels.flags.writeable = False
     return image
 
@@ -114,7 +122,7 @@ def _decode_raw(message: Any) -> Image:
     encoding = message.encoding
     width, height = int(message.width), int(message.height)
     if width <= 0 or height <= 0:
-        raise ImageError(f"an image of {width}x{height} pixels ({encoding!r}) has no content", encoding)
+        raise ImageError(f"an image of {width}x{height} pixels ({_short(encoding)}) has no content", encoding)
     if encoding in _VIEWS:
         sample, channels, order = _VIEWS[encoding]
         return Image(_view(message, sample, channels), order)
@@ -171,48 +179,44 @@ def _high_byte(pixels: NDArray) -> NDArray[np.uint8]:
     return pixels if pixels.dtype.itemsize == 1 else (pixels >> 8).astype(np.uint8)
 
 
+def _short(text: str) -> str:
+    """A quoted text of somebody else's, of any length, for an error's text."""
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
+
+
 def _decode_compressed(message: Any) -> Image:
     encoding = message.format
     data = _bytes(message.data, encoding)
     header = b""
     if "compressedDepth" in encoding:
         if "rvl" in encoding.lower():
-            raise ImageError(f"compressed format {encoding!r} is not supported; compressedDepth must use png", encoding)
+            raise ImageError(
+                f"compressed format {_short(encoding)} is not supported; compressedDepth must use png", encoding
+            )
         header, data = bytes(data[:12]), data[12:]
     content = bytes(data)
-    if not _has_end(content):
-        raise ImageError(f"truncated image: {len(content)} bytes of format {encoding!r} without an end", encoding)
+    what = f"compressed image of format {_short(encoding)} ({len(content)} bytes)"
     try:
+        compressed.check(content)
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except compressed.CompressedError as error:
+        raise ImageError(f"{what} {error}", encoding) from error
     except cv2.error as error:
-        raise ImageError(f"compressed image of format {encoding!r} does not decode: {error}", encoding) from error
+        raise ImageError(f"{what} does not decode: {error}", encoding) from error
     if pixels is None:
-        raise ImageError(
-            f"compressed image of format {encoding!r} ({len(content)} bytes) does not decode;"
-            " jpeg, png and what else OpenCV reads are supported",
-            encoding,
-        )
+        raise ImageError(f"{what} does not decode", encoding)
     if pixels.ndim == 2:
-        return Image(_depth(pixels, header, encoding), "mono")
+        return Image(_known_depth(_depth(pixels, header, encoding)), "mono")
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[2] not in (3, 4):
+        raise ImageError(
+            f"{what} has {pixels.shape[2]} channels of {pixels.dtype}; colours are of 8 or 16 bits", encoding
+        )
     return Image(_high_byte(pixels), "bgr" if pixels.shape[2] == 3 else "bgra")
 
 
-def _has_end(content: bytes) -> bool:
-    """Whether a compressed file is whole, as far as its outermost structure tells.
-
-    Several OpenCV versions fill in what a cut-off file lacks and call it an image; and OpenCV 5 allocates what a PNG
-    chunk claims to hold, gigabytes if need be, before it looks for the bytes.
-    """
-    if content.startswith(b"\xff\xd8"):  # JPEG: its end mark follows the start of the last scan
-        return content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda")
-    if content.startswith(b"\x89PNG"):
-        position = 8
-        while position + 12 <= len(content):  # a chunk: length, name, as many bytes, checksum
-            if content[position + 4 : position + 8] == b"IEND":
-                return True
-            position += 12 + int.from_bytes(content[position : position + 4], "big")
-        return False
-    return bool(content)
+def _known_depth(pixels: NDArray) -> NDArray:
+    """Of one channel: the sample types of `Image`, anything else as float32."""
+    return pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32, copy=False)
 
 
 def _depth(pixels: NDArray, header: bytes, encoding: str) -> NDArray:
@@ -227,7 +231,7 @@ def _depth(pixels: NDArray, header: bytes, encoding: str) -> NDArray:
 def _decode_with_cv_bridge(message: Any) -> Image:
     """Anything that sensor_msgs names and this module does not, where a ROS 2 distribution is installed."""
     encoding = message.encoding
-    unsupported = f"image encoding {encoding!r} is not supported; use one of {', '.join(ENCODINGS)}"
+    unsupported = f"image encoding {_short(encoding)} is not supported; use one of {', '.join(ENCODINGS)}"
     try:
         from cv_bridge import CvBridge
     except ImportError as error:
@@ -240,9 +244,7 @@ def _decode_with_cv_bridge(message: Any) -> Image:
     except (ImportError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, cv2.error) as error:
         # CvBridgeError is a TypeError; a cv_bridge built for another numpy fails only here, with the others
         raise ImageError(f"{unsupported}; cv_bridge failed: {error}", encoding) from error
-    if pixels.ndim == 2 and pixels.dtype not in (np.uint8, np.uint16):
-        pixels = pixels.astype(np.float32)
-    return Image(pixels, "mono" if pixels.ndim == 2 else "bgr")
+    return Image(_known_depth(pixels), "mono") if pixels.ndim == 2 else Image(pixels, "bgr")
 
 
 def _is_ros2_cv_bridge() -> bool:

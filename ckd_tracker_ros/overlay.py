@@ -60,7 +60,7 @@ def to_bgr(image: Image, limits: thermal.Limits | None = None) -> Picture:
     """
     pixels = image.pixels
     if pixels.dtype != np.uint8:
-        limits = limits or thermal.measure(image, thermal.ThermalSettings())
+        limits = limits or thermal.limits_of(image, thermal.ThermalSettings())
         pixels = thermal.to_uint8(pixels, limits)
     if image.order == "bgr":
         return np.array(pixels, order="C")

@@ -13,11 +13,14 @@ Rules that keep the output in order:
   jump (looped bag, clock set back). The suspicion is confirmed by the next frame of its stream, when it goes on from
   there, or at once by a partner inside the slop that has jumped too; then the stream starts anew from the suspects.
   A single late frame is followed by a frame in order: it was no jump. The streams may so jump at different moments.
+- Where a timeout is set and a camera that gave pairs before has given nothing usable (no frame, unset or stuck stamps)
+  for longer, frames of the other one leave alone, until it gives something. What they overtake cannot leave any more.
 - Where stamps go back by less than the buffer, `queue_size` frames in a row that could not leave are a jump as well.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass
 from enum import Enum
@@ -45,21 +48,21 @@ class Reason(str, Enum):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two frames of the same moment.
+    """Two frames of the same moment, or one where the other camera is silent.
 
     Attributes:
-        rgb_stamp_ns: as the camera gave it.
-        thermal_stamp_ns: as the camera gave it, not corrected by the delay.
-        items: what was pushed with the RGB and the thermal frame.
+        rgb_stamp_ns: as the camera gave it; without an RGB frame the thermal stamp less the delay.
+        thermal_stamp_ns: as the camera gave it, not corrected by the delay; 0 without a thermal frame.
+        items: what was pushed with the RGB and the thermal frame; None for the one that is missing.
         arrival_ns: when the later of the two arrived, which is when the pair left.
-        offset_ns: corrected thermal stamp less RGB stamp.
+        offset_ns: corrected thermal stamp less RGB stamp; NaN where one is missing.
     """
 
     rgb_stamp_ns: int
     thermal_stamp_ns: int
     items: tuple[Any, Any]
     arrival_ns: int
-    offset_ns: int
+    offset_ns: float
 
 
 @dataclass(eq=False)
@@ -80,6 +83,9 @@ class _Stream:
     def __init__(self, queue_size: int) -> None:
         self.received = 0
         self.paired = 0
+        self.alone = 0
+        self.stamp = 0  # of the last arrival
+        self.usable_ns: int | None = None  # arrival of the last frame that could be paired
         self.dropped: Counter[Reason] = Counter()
         self.jumps = 0
         self.waiting: list[_Waiting] = []
@@ -103,12 +109,14 @@ class PairingSettings:
         queue_size: images of each camera that wait for a partner.
         thermal_delay: subtracted from thermal stamps before pairing.
         reuse: whether one thermal image may serve several RGB images.
+        timeout: of silence of one camera, after which images of the other leave alone; None = never.
     """
 
     slop: float = 0.02
     queue_size: int = 10
     thermal_delay: float = 0.0
     reuse: bool = False
+    timeout: float | None = None
 
     def start(self) -> NearestPairing:
         """A pairing that has seen nothing yet.
@@ -116,7 +124,10 @@ class PairingSettings:
         Raises:
             ValueError: see `NearestPairing`.
         """
-        return NearestPairing(round(self.slop * 1e9), self.queue_size, round(self.thermal_delay * 1e9), self.reuse)
+        timeout_ns = None if self.timeout is None else round(self.timeout * 1e9)
+        return NearestPairing(
+            round(self.slop * 1e9), self.queue_size, round(self.thermal_delay * 1e9), self.reuse, timeout_ns
+        )
 
 
 class NearestPairing:
@@ -127,8 +138,11 @@ class NearestPairing:
         queue_size: arrivals of a stream after which a frame no longer waits.
         thermal_delay_ns: how much later thermal stamps are than RGB stamps of the same moment; may be set at any time.
         reuse: whether the last thermal frame may leave with several RGB frames; may be set at any time.
+        timeout_ns: of silence of one camera, after which frames of the other leave alone; None = never; may be set at
+            any time.
 
     Attributes:
+        pairs: made of two frames.
         last_arrival_ns: per stream, when its last frame arrived, None before the first.
         nearest_offset_ns: corrected thermal less RGB stamp between the last frame that found any candidate and the
             nearest of them, inside the slop or not; None before. Tells a slop that is too small from clocks that
@@ -138,7 +152,14 @@ class NearestPairing:
         ValueError: negative slop or a queue without room.
     """
 
-    def __init__(self, slop_ns: int, queue_size: int, thermal_delay_ns: int = 0, reuse: bool = False) -> None:
+    def __init__(
+        self,
+        slop_ns: int,
+        queue_size: int,
+        thermal_delay_ns: int = 0,
+        reuse: bool = False,
+        timeout_ns: int | None = None,
+    ) -> None:
         if slop_ns < 0:
             raise ValueError(f"slop is {slop_ns} ns; allowed: 0 or more")
         if queue_size < 1:
@@ -147,6 +168,7 @@ class NearestPairing:
         self.queue_size = int(queue_size)
         self.thermal_delay_ns = int(thermal_delay_ns)
         self.reuse = bool(reuse)
+        self.timeout_ns = timeout_ns
         self.last_arrival_ns: list[int | None] = [None, None]
         self.nearest_offset_ns: int | None = None
         self.pairs = 0
@@ -154,13 +176,18 @@ class NearestPairing:
 
     @property
     def received(self) -> tuple[int, int]:
-        """Frames pushed, per stream: always `paired` + all of `dropped` + `waiting`."""
+        """Frames pushed, per stream: always `paired` + `alone` + all of `dropped` + `waiting`."""
         return tuple(stream.received for stream in self._streams)
 
     @property
     def paired(self) -> tuple[int, int]:
         """Frames that left in a pair, per stream; a reused one counts once."""
         return tuple(stream.paired for stream in self._streams)
+
+    @property
+    def alone(self) -> tuple[int, int]:
+        """Frames that left without the other camera's, which was silent, per stream."""
+        return tuple(stream.alone for stream in self._streams)
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -192,7 +219,7 @@ class NearestPairing:
             item: handed back in the pair, never looked at.
 
         Returns:
-            The pair that this frame completes, if any.
+            The pair that this frame completes, if any; the frame alone, where the other camera is silent.
 
         Raises:
             ValueError: no such stream.
@@ -204,10 +231,13 @@ class NearestPairing:
         own.received += 1
         self.last_arrival_ns[stream] = int(arrival_ns)
         self._drop_outdated(own, other)
+        stuck, own.stamp = stamp == own.stamp, stamp
         if stamp == 0:
             own.dropped[Reason.STAMP_UNSET] += 1
             return None
 
+        if not stuck:  # also when it is too late: a camera that has returned is waited for again
+            own.usable_ns = int(arrival_ns)
         superseded = other.last is not None and abs(self._offset(stream, stamp, other.last)) <= self.slop_ns
         frame = _Waiting(stamp, item, own.received, other.received, superseded, suspect=False)
         if not self._admit(stream, frame):
@@ -217,6 +247,9 @@ class NearestPairing:
             partner = self._nearest(stream, stamp)
             if partner is not None:
                 return self._leave(stream, frame, partner, int(arrival_ns))
+            alone = self._is_silent(other, int(arrival_ns)) and self._goes_on(stream, stamp)
+            if alone and not frame.suspect and not stuck:
+                return self._leave_alone(stream, frame, int(arrival_ns))
         own.waiting.append(frame)
         return None
 
@@ -229,6 +262,38 @@ class NearestPairing:
             own.last = own.reusable = own.suspect = None
             own.refused = 0
             own.timeline = 0
+            own.usable_ns = None
+
+    def _is_silent(self, other: _Stream, arrival_ns: int) -> bool:
+        """Whether a camera that was there is not waited for any more."""
+        known = self.timeout_ns is not None and other.usable_ns is not None and self.pairs
+        return bool(known and arrival_ns - other.usable_ns > self.timeout_ns)
+
+    def _goes_on(self, stream: int, stamp: int) -> bool:
+        """Whether a frame alone would be later than all that has left: a pair's RGB frame may be the later one."""
+        own, other = self._streams[stream], self._streams[1 - stream]
+        if stream == RGB or other.last is None or own.timeline > other.timeline:
+            return True
+        return stamp - self.thermal_delay_ns > other.last
+
+    def _leave_alone(self, stream: int, frame: _Waiting, arrival_ns: int) -> Pair:
+        """Send a frame without a partner, and shut the door behind its moment in both streams."""
+        own, other = self._streams[stream], self._streams[1 - stream]
+        shift = self.thermal_delay_ns if stream == RGB else -self.thermal_delay_ns
+        moment = frame.stamp + shift  # by the other camera's clock
+        own.last = frame.stamp
+        # A stream that has not followed a jump yet starts anew; else a partner of before may have been later than this.
+        stays = other.last is not None and other.timeline == own.timeline
+        other.last = max(other.last, moment) if stays else moment
+        own.timeline = other.timeline = max(own.timeline, other.timeline)
+        own.refused = 0
+        own.alone += 1
+        for one, opposite in ((own, other), (other, own)):
+            one.reusable = None
+            self._drop(one, opposite, [w for w in one.waiting if one.is_late(w.stamp) and not w.suspect])
+        items = (frame.item, None) if stream == RGB else (None, frame.item)
+        stamps = (frame.stamp, 0) if stream == RGB else (moment, frame.stamp)
+        return Pair(*stamps, items, arrival_ns, math.nan)
 
     def _offset(self, stream: int, stamp: int, other_stamp: int) -> int:
         """Corrected thermal less RGB stamp, `stamp` being of `stream`."""

@@ -64,7 +64,7 @@ class Registration:
         if abs(scale_x / scale_y - 1) > ASPECT_TOLERANCE:
             raise RegistrationError(
                 f"thermal image {image_size[0]}x{image_size[1]} and RGB image {rgb_size[0]}x{rgb_size[1]} differ in "
-                "aspect ratio: set registration.thermal_to_rgb"
+                "aspect ratio: set registration.thermal_to_rgb, which `ckd-tracker calibrate` finds"
             )
         # pixel centres, not corners, lie at whole numbers: as cv2.resize has it
         return np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])

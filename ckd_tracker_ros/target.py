@@ -1,12 +1,19 @@
-"""The life of a target: its name, its tracker state, and whether it is still to be believed."""
+"""The life of a target: its name, its tracker state, whether it is to be believed, and how it is found again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from ckd_tracker_ros.frame import Estimate
-from ckd_tracker_ros.tracker import TargetState
+import numpy as np
+from numpy.typing import NDArray
+
+from ckd_tracker_ros import boxes, search
+from ckd_tracker_ros.frame import Estimate, RgbtFrame
+from ckd_tracker_ros.motion import Motion
+from ckd_tracker_ros.search import Search
+from ckd_tracker_ros.tracker import Sightings, TargetState, Tracker
 
 
 class Status(IntEnum):
@@ -20,18 +27,28 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class LostSettings:
-    """Hysteresis of the confidence.
+    """When a target is believed, searched for, and given up.
 
     Attributes:
-        confidence: under it a target is lost.
-        recover: from here on a lost target is tracked again; at least `confidence`.
+        confidence: under it a target is uncertain.
+        recover: from here on a lost one is believed again; at least `confidence`. An uncertain one from half way.
+        after: frames in a row that a target is uncertain before it is lost.
+        give_up: seconds that a target is searched for before it is removed; 0: for ever.
+        renew: seconds after which a target that is well seen, and alone, gets its present appearance as a second
+            template beside the first; 0: never.
+        crops: of a step, in which targets that are not believed are searched for, all together; at least one for each
+            lost target.
 
     Raises:
-        ValueError: outside 0..1, or `recover` under `confidence`.
+        ValueError: a value that is not allowed; the text names it.
     """
 
     confidence: float = 0.4
-    recover: float = 0.6
+    recover: float = 0.85
+    after: int = 5
+    give_up: float = 30.0
+    crops: int = 4
+    renew: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.confidence <= self.recover <= 1:
@@ -39,6 +56,15 @@ class LostSettings:
                 f"lost.confidence {self.confidence} and lost.recover {self.recover}; allowed: 0 <= confidence <= "
                 "recover <= 1"
             )
+        for name, lowest in (("after", 0), ("give_up", 0), ("crops", 1), ("renew", 0)):
+            if not getattr(self, name) >= lowest:
+                raise ValueError(f"lost.{name} is {getattr(self, name)}; allowed: {lowest} or more")
+
+
+SURE, ALONE = 0.95, 0.2
+"""Confidence from which, and score of anything else up to which, an appearance is certainly the target's."""
+LEARN_SIZE = 0.1
+"""Share of a target's size that a step can change; half hidden or half outside it looks smaller than it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,27 +75,167 @@ class Target:
         id: unique in a tracker node.
         label: whatever the user wrote.
         state: for the tracker's next step.
+        size: (2,) usual width and height, RGB pixels: of when it was all in view.
         estimate: of the last frame; None before the first step after its start.
         status: TRACKING from the start on.
         frames_lost: frames in a row that ended as LOST.
+        frames_uncertain: frames in a row in which it was not believed.
+        believed: its state when it was last TRACKING; None while it is.
+        search: what was found so far; None while it is TRACKING.
+        renewed_ns: stamp of the frame whose appearance is the second template.
     """
 
     id: str
     label: str
     state: TargetState
+    size: NDArray[np.float64]
     estimate: Estimate | None = None
     status: Status = Status.TRACKING
     frames_lost: int = 0
+    frames_uncertain: int = 0
+    believed: TargetState | None = None
+    search: Search | None = None
+    renewed_ns: int = 0
+
+    @classmethod
+    def begin(cls, id: str, label: str, state: TargetState) -> Target:
+        """A target that has just been started."""
+        return cls(id, label, state, state.box[2:], renewed_ns=state.motion.stamp_ns)
+
+    @property
+    def box(self) -> NDArray[np.float64]:
+        """(4,) xywh in RGB pixels: the last estimate, or the start box where there is none yet."""
+        return self.state.box if self.estimate is None else self.estimate.box
+
+    @property
+    def confidence(self) -> float:
+        """0..1; 1 where no step has judged it yet: somebody has just drawn it."""
+        return 1.0 if self.estimate is None else self.estimate.confidence
 
 
-def advance(target: Target, state: TargetState, estimate: Estimate, settings: LostSettings) -> Target:
-    """The target after a tracker step that gave `state` and `estimate`."""
-    threshold = settings.recover if target.status == Status.LOST else settings.confidence
-    lost = estimate.confidence < threshold
+def follow(tracker: Tracker, targets: Sequence[Target], frame: RgbtFrame, settings: LostSettings) -> list[Target]:
+    """All targets one frame later: all are tracked, and those that are not believed are searched for besides.
+
+    Returns:
+        The targets in the same order. One that is given up has the status REMOVED, and stays as it is from then on.
+
+    Raises:
+        ValueError, RegistrationError: see `Tracker.step_many`.
+    """
+    tracked = [number for number, target in enumerate(targets) if target.status is not Status.REMOVED]
+    now = list(targets)
+    for number, state, estimate in zip(
+        tracked, *tracker.step_many([targets[number].state for number in tracked], frame), strict=True
+    ):
+        now[number] = _renewed(tracker, judge(targets[number], state, estimate, frame, settings), frame, settings)
+    searched = [number for number, target in enumerate(now) if target.status in (Status.UNCERTAIN, Status.LOST)]
+    if searched:
+        _search(tracker, targets, now, searched, frame, settings)
+    return now
+
+
+def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFrame, settings: LostSettings) -> Target:
+    """The target after a tracker step on this frame that gave `state` and `estimate`."""
+    believed = target.status is Status.TRACKING
+    if believed and estimate.confidence >= settings.confidence:
+        return _believed(target, state, estimate, frame)
+    if not believed and estimate.confidence >= (settings.confidence + settings.recover) / 2:
+        plan = replace(target.search, seconds=target.search.seconds + target.state.motion.elapsed(frame.stamp_ns))
+        if search.may_be(plan, target.believed, frame.size, estimate.box, estimate.peak):
+            return _believed(target, state, estimate, frame)
+        estimate = replace(estimate, confidence=settings.confidence)  # sure of something, which is not the target
+    anchor = _as_large_as(target.size, target.state) if believed else target.believed
+    uncertain = target.frames_uncertain + 1
+    status = Status.UNCERTAIN if uncertain <= settings.after else Status.LOST
+    if status is Status.UNCERTAIN:  # what is not believed does not teach how the target moves
+        state = replace(state, motion=replace(state.motion, velocity=anchor.motion.velocity))
     return replace(
         target,
         state=state,
         estimate=estimate,
-        status=Status.LOST if lost else Status.TRACKING,
-        frames_lost=target.frames_lost + 1 if lost else 0,
+        status=status,
+        frames_lost=target.frames_lost + (status is Status.LOST),
+        frames_uncertain=uncertain,
+        believed=anchor,
+        search=Search.of(anchor) if believed else target.search,
     )
+
+
+def _believed(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFrame) -> Target:
+    """A target that is where the estimate says."""
+    left, top, right, bottom = boxes.xywh_to_xyxy(estimate.box)
+    whole = left > 1 and top > 1 and right < frame.size[0] - 1 and bottom < frame.size[1] - 1
+    size = target.size + LEARN_SIZE * estimate.confidence * whole * (estimate.box[2:] - target.size)
+    return Target(target.id, target.label, state, size, estimate, renewed_ns=target.renewed_ns)
+
+
+def _renewed(tracker: Tracker, target: Target, frame: RgbtFrame, settings: LostSettings) -> Target:
+    """The target with its present appearance, where that is due and cannot be another thing's."""
+    if not settings.renew or target.status is not Status.TRACKING or frame.present != (True,) * len(frame.present):
+        return target
+    due = frame.stamp_ns - target.renewed_ns >= settings.renew * 1e9 or frame.stamp_ns < target.renewed_ns
+    sure = target.estimate.confidence >= SURE and target.estimate.second_peak <= ALONE
+    if not (due and sure):
+        return target
+    return replace(target, state=tracker.renew(target.state, frame), renewed_ns=frame.stamp_ns)
+
+
+def _as_large_as(size: NDArray, state: TargetState) -> TargetState:
+    """The state with a box of this size in the same place."""
+    centre = boxes.xywh_to_cxcywh(state.box)[:2]
+    return replace(state, box=boxes.cxcywh_to_xywh(np.concatenate([centre, size])))
+
+
+def _search(
+    tracker: Tracker,
+    before: Sequence[Target],
+    now: list[Target],
+    searched: Sequence[int],
+    frame: RgbtFrame,
+    settings: LostSettings,
+) -> None:
+    """One step of the search for the targets with these numbers in `now`, which are replaced."""
+    share = settings.crops // len(searched)
+    queries, plans = [], []
+    for number in searched:
+        target, lost = now[number], before[number].status is Status.LOST
+        count = max(share - 1, int(lost))  # all have had a crop of their own
+        chosen, plan = search.places(
+            target.search, target.believed, frame.size, tracker.search_factor, count, sweep_only=not lost
+        )
+        queries.append(chosen)
+        plans.append(plan)
+    states, sightings = tracker.look([now[number].believed for number in searched], queries, frame)
+    for number, plan, state, seen in zip(searched, plans, states, sightings):
+        others = [other.box for k, other in enumerate(now) if k != number and other.status is Status.TRACKING]
+        now[number] = _found(tracker, before[number], now[number], state, plan, seen, others, frame, settings)
+
+
+def _found(
+    tracker: Tracker,
+    before: Target,
+    target: Target,
+    believed: TargetState,
+    plan: Search,
+    seen: Sightings,
+    others: Sequence[search.Box],
+    frame: RgbtFrame,
+    settings: LostSettings,
+) -> Target:
+    """A target after its search saw this."""
+    seconds = before.state.motion.elapsed(frame.stamp_ns)
+    plan, free = search.update(plan, believed, frame.size, seen, others, seconds)
+    if before.status is not Status.LOST:  # the tracker itself says where it is; the search learns what it is not
+        return replace(target, search=plan)
+    best, second = free.two_best()
+    confidence = tracker.confidence(best, second)
+    plan = search.weigh(plan, free, confidence >= settings.recover, confidence < settings.confidence)
+    if plan.confirmed >= search.CONFIRM:
+        motion = Motion(frame.stamp_ns, rivals=plan.others[:, :3])
+        state = replace(believed, box=plan.found, motion=motion)
+        estimate = replace(
+            target.estimate, box=plan.found, confidence=confidence, peak=best, windowed_peak=best, second_peak=second
+        )
+        return Target(target.id, target.label, state, target.size, estimate, renewed_ns=target.renewed_ns)
+    status = Status.REMOVED if 0 < settings.give_up <= plan.seconds else target.status
+    return replace(target, believed=believed, status=status, search=plan)

@@ -29,11 +29,6 @@ class MessageTypes:
     targets: type
 
 
-def box_of(target: Target) -> NDArray[np.float64]:
-    """(4,) xywh in RGB pixels: the last estimate, or the start box where there is none yet."""
-    return target.state.box if target.estimate is None else target.estimate.box
-
-
 def box_message(types: MessageTypes, box: ArrayLike | None) -> Any:
     """Box2D of an xywh box; NaN where the box is not known."""
     x, y, width, height = (math.nan,) * 4 if box is None else map(float, np.asarray(box))
@@ -43,16 +38,13 @@ def box_message(types: MessageTypes, box: ArrayLike | None) -> Any:
 def target_message(
     types: MessageTypes, target: Target, registration: Registration, sizes: Sequence[Size | None]
 ) -> Any:
-    """TrackedTarget; `sizes` are those of the RGB and the thermal image, None = unknown.
-
-    A target that no step has judged yet has confidence 1: somebody has just drawn it.
-    """
-    box = box_of(target)
+    """TrackedTarget; `sizes` are those of the RGB and the thermal image, None = unknown."""
+    box = target.box
     return types.target(
         id=target.id,
         label=target.label,
         state=int(target.status),
-        confidence=1.0 if target.estimate is None else float(target.estimate.confidence),
+        confidence=float(target.confidence),
         box=box_message(types, box),
         thermal_box=box_message(types, _thermal_box(box, registration, sizes)),
         frames_lost=target.frames_lost,

@@ -11,12 +11,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from ckd_tracker_ros import boxes, thermal
 from ckd_tracker_ros.calibration import Calibration
-from ckd_tracker_ros.crop import Square, cut, find_peak, hann_window, place_in_image, square_around, to_image
-from ckd_tracker_ros.engine import Engine, Prepared, create
+from ckd_tracker_ros.crop import (
+    LEAST_OTHER,
+    Square,
+    cut,
+    find_peak,
+    find_summits,
+    hann_window,
+    place_in_image,
+    square_around,
+    to_image,
+)
+from ckd_tracker_ros.engine import Engine, HostMaps, Prepared, load
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.network import checkpoint
-from ckd_tracker_ros.outline import OWN_CELLS, Outline, views
+from ckd_tracker_ros.outline import OWN_CELLS, VIEWS, Outline, views
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.thermal import Limits, ThermalSettings
 
@@ -50,6 +60,7 @@ class TargetState:
         templates: the target's first appearance, as the engine keeps it.
         motion: how it moves.
         outline: how the network reads where it ends.
+        recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
     """
 
     box: NDArray[np.float64]
@@ -57,6 +68,42 @@ class TargetState:
     templates: Prepared
     motion: Motion
     outline: Outline
+    recent: Prepared | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sightings:
+    """What looks like a target, wherever it was looked for.
+
+    Attributes:
+        boxes: (N, 4) xywh in RGB pixels.
+        scores: (N,) before any window, 0..1; the best first.
+        crops: (N,) in which search crop each was seen.
+    """
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    crops: NDArray[np.int64]
+
+    def __getitem__(self, chosen: NDArray) -> Sightings:
+        return Sightings(self.boxes[chosen], self.scores[chosen], self.crops[chosen])
+
+    def two_best(self) -> tuple[float, float]:
+        """The best score, and the next one of the same crop; 0 where there is none."""
+        if not len(self.scores):
+            return 0.0, 0.0
+        beside = self.scores[1:][self.crops[1:] == self.crops[0]]
+        return float(self.scores[0]), float(beside.max(initial=0.0))
+
+    def single(self, distance: float) -> Sightings:
+        """The best of all whose centres are within `distance` RGB pixels of each other."""
+        centres = boxes.xywh_to_cxcywh(self.boxes)[:, :2]
+        near = np.linalg.norm(centres[:, None] - centres, axis=-1) < distance
+        kept: list[int] = []
+        for number in range(len(self.scores)):
+            if not near[number, kept].any():
+                kept.append(number)
+        return self[np.array(kept, int)]
 
 
 class Tracker:
@@ -87,28 +134,37 @@ class Tracker:
         threads: int = 0,
         settings: TrackerSettings | None = None,
     ) -> Tracker:
-        """A tracker from a weight file or the name of a shipped model (see `network.checkpoint`, `engine.create`).
+        """A tracker from a weight file or the name of a shipped model (see `network.checkpoint`, `engine.load`).
 
         Raises:
             CheckpointError: no such file, or a damaged one.
             DeviceError: a device or precision that is not there.
         """
-        network = checkpoint.load(checkpoint.find_model(str(path)))
-        return cls(create(network, device, precision, threads), settings)
+        return cls(load(checkpoint.find_model(str(path)), device, precision, threads), settings)
 
     @property
     def description(self) -> dict[str, str]:
         """`model`, `device`, `precision`, `runner`."""
         return self._engine.description
 
+    @property
+    def search_factor(self) -> float:
+        """Side of a search crop in sizes (sqrt(width * height)) of the target."""
+        return self._config.search_factor
+
     def warm_up(self, targets: int = 1) -> None:
-        """Run the network once on nothing, so that the first real step takes no longer than the others."""
+        """Run the network on nothing, so that the first start and the first step take no longer than the later ones.
+
+        Args:
+            targets: that will be followed at a time, at most.
+        """
         modalities, config = len(self._config.modalities), self._config
         present = np.ones(modalities, bool)
         template = np.zeros((modalities, config.template_size, config.template_size, 3), np.uint8)
-        crops = np.zeros((targets, modalities, config.search_size, config.search_size, 3), np.uint8)
         prepared = self._engine.prepare(template, present, np.full(2, 1 / config.template_factor))
-        self._engine.run([prepared] * targets, crops, np.tile(present, (targets, 1)))
+        for count in {*self._engine.batches(targets), *([len(VIEWS)] if config.outline else [])}:
+            crops = np.zeros((count, modalities, config.search_size, config.search_size, 3), np.uint8)
+            self._engine.run([prepared] * count, crops, np.tile(present, (count, 1)))
 
     def close(self) -> None:
         """Give the device's memory back; the tracker cannot be used afterwards."""
@@ -126,16 +182,14 @@ class Tracker:
             RegistrationError: the two images cannot be laid over each other.
         """
         checked = check_box(box, frame.size, self.settings.min_box_size)
-        limits = tuple(
-            image and thermal.smooth(None, thermal.measure(image, self.settings.thermal), self.settings.thermal)
-            for image in frame.images
-        )
-        square = square_around(checked, self._config.template_factor, self._config.template_size)
-        templates = self._crops(frame, square, self._config.template_size, limits)
-        extent = checked[2:] * square.scale / self._config.template_size
-        prepared = self._engine.prepare(templates, self._present(frame), extent)
+        limits = tuple(image and thermal.limits_of(image, self.settings.thermal) for image in frame.images)
+        prepared = self._template(checked, limits, frame)
         state = TargetState(checked, limits, prepared, Motion(frame.stamp_ns), Outline())
         return replace(state, outline=self._outline(state, frame)) if self._config.outline else state
+
+    def renew(self, state: TargetState, frame: RgbtFrame) -> TargetState:
+        """The state with the target's appearance in this frame, in which it is in `state.box`, beside the first one."""
+        return replace(state, recent=self._template(state.box, state.limits, frame))
 
     def step(self, state: TargetState, frame: RgbtFrame) -> tuple[TargetState, Estimate]:
         """Find one target in the next frame. See `step_many`."""
@@ -155,30 +209,87 @@ class Tracker:
         if not states:
             return [], []
         config = self._config
-        measured = [image and thermal.measure(image, self.settings.thermal) for image in frame.images]
-        limits = [
-            tuple(thermal.smooth(old, new, self.settings.thermal) for old, new in zip(state.limits, measured))
-            for state in states
-        ]
+        states = self._with_limits(states, frame)
         expected = [self._expected(state, frame) for state in states]
         squares = [square_around(box, config.search_factor, config.search_size) for box in expected]
-        crops = np.stack([self._crops(frame, s, config.search_size, limit) for s, limit in zip(squares, limits)])
-        present = np.tile(self._present(frame), (len(states), 1))
-        maps = self._engine.run([state.templates for state in states], crops, present)
+        maps = self._run(states, squares, frame)
         found = [
-            self._decode(replace(state, limits=limit), box, square, frame, *target_maps)
-            for state, limit, box, square, *target_maps in zip(states, limits, expected, squares, *maps)
+            self._decode(state, box, square, frame, *target_maps)
+            for state, box, square, *target_maps in zip(states, expected, squares, *maps)
         ]
         new_states, estimates = map(list, zip(*found))
         return new_states, estimates
+
+    def look(
+        self, states: Sequence[TargetState], places: Sequence[Sequence[ArrayLike]], frame: RgbtFrame
+    ) -> tuple[list[TargetState], list[Sightings]]:
+        """Look for targets around places where they may be, without believing in any: one batch.
+
+        Args:
+            places: for each target, (4,) xywh boxes in RGB pixels around which search crops are cut.
+
+        Returns:
+            The states, of which only the thermal limits are new, and for each target everything that looks like it.
+
+        Raises:
+            ValueError: no modality is present, or a place without area.
+            RegistrationError: the two images cannot be laid over each other.
+        """
+        config, states = self._config, self._with_limits(states, frame)
+        owners = [number for number, of_target in enumerate(places) for _ in of_target]
+        wanted = [place for of_target in places for place in of_target]
+        squares = [square_around(place, config.search_factor, config.search_size) for place in wanted]
+        seen: list[list[NDArray]] = [[] for _ in states]
+        if squares:
+            maps = self._run([states[owner] for owner in owners], squares, frame)
+            for crop, (owner, square, *target_maps) in enumerate(zip(owners, squares, *maps)):
+                for *box, score in find_summits(*target_maps, LEAST_OTHER):
+                    found = states[owner].outline.corrected(to_image(np.array(box), square, config.search_size))
+                    found = boxes.clip(found, *frame.size, self.settings.min_box_size)
+                    seen[owner].append(np.array([*found, score, crop]))
+        tables = [np.reshape(rows, (-1, 6)) for rows in seen]
+        tables = [table[np.argsort(-table[:, 4], kind="stable")] for table in tables]
+        return states, [Sightings(table[:, :4], table[:, 4], table[:, 5].astype(int)) for table in tables]
+
+    def confidence(self, peak: float, second_peak: float) -> float:
+        """0..1 of a sighting with this score, beside another one (0: alone); as in `Estimate`."""
+        return peak if self._calibration is None else self._calibration.confidence(peak, second_peak)
+
+    def _with_limits(self, states: Sequence[TargetState], frame: RgbtFrame) -> list[TargetState]:
+        """The states with the thermal limits that hold for this frame."""
+        settings = self.settings.thermal
+        measured = [image and thermal.measure(image, settings) for image in frame.images]
+        return [
+            replace(state, limits=tuple(thermal.smooth(*pair, settings) for pair in zip(state.limits, measured)))
+            for state in states
+        ]
+
+    def _template(self, box: NDArray[np.float64], limits: tuple[Limits | None, ...], frame: RgbtFrame) -> Prepared:
+        """What the engine keeps of a target in a (4,) xywh box of this frame."""
+        square = square_around(box, self._config.template_factor, self._config.template_size)
+        (crops,) = self._crops(frame, [square], self._config.template_size, [limits])
+        extent = box[2:] * square.scale / self._config.template_size
+        return self._engine.prepare(crops, self._present(frame), extent)
+
+    def _run(self, states: Sequence[TargetState], squares: Sequence[Square], frame: RgbtFrame) -> HostMaps:
+        """One batch through the network: the search crop of each square, for the target of the state beside it."""
+        crops = self._crops(frame, squares, self._config.search_size, [state.limits for state in states])
+        twice = [number for number, state in enumerate(states) if state.recent is not None]
+        templates = [state.templates for state in states] + [states[number].recent for number in twice]
+        present = np.tile(self._present(frame), (len(templates), 1))
+        maps = self._engine.run(templates, np.concatenate([crops, crops[twice]]) if twice else crops, present)
+        if not twice:
+            return maps
+        count = len(states)
+        for both in maps:
+            both[twice] = (both[twice] + both[count:]) / 2
+        return HostMaps(*(both[:count] for both in maps))
 
     def _outline(self, state: TargetState, frame: RgbtFrame) -> Outline:
         """How the network reads a target in the frame where its box is known: one batch of `outline.VIEWS`."""
         config, centre = self._config, boxes.xywh_to_cxcywh(state.box)[:2]
         squares = [square_around(box, config.search_factor, config.search_size) for box in views(state.box)]
-        crops = np.stack([self._crops(frame, square, config.search_size, state.limits) for square in squares])
-        present = np.tile(self._present(frame), (len(squares), 1))
-        maps = self._engine.run([state.templates] * len(squares), crops, present)
+        maps = self._run([state] * len(squares), squares, frame)
         line = (np.arange(config.search_grid) + 0.5) / config.search_grid
         cells = np.stack(np.meshgrid(line, line), axis=-1)
         readings = []
@@ -203,16 +314,19 @@ class Tracker:
         return np.array([by_name[name] for name in self._config.modalities])
 
     def _crops(
-        self, frame: RgbtFrame, square: Square, size: int, limits: tuple[Limits | None, ...]
+        self, frame: RgbtFrame, squares: Sequence[Square], size: int, limits: Sequence[tuple[Limits | None, ...]]
     ) -> NDArray[np.uint8]:
-        """(M, size, size, 3) crops of the network's modalities; black where one is absent."""
-        by_name = dict(zip(MODALITIES, zip(frame.images, limits)))
-        crops = np.zeros((len(self._config.modalities), size, size, 3), np.uint8)
-        for crop, name in zip(crops, self._config.modalities):
-            image, limit = by_name[name]
-            if image is not None:
-                matrix = self.settings.registration.matrix(name, frame.size, (image.width, image.height))
-                crop[:] = cut(image, square, size, matrix, limit)
+        """(N, M, size, size, 3) crops of the network's modalities, a square each; black where one is absent."""
+        crops = np.zeros((len(squares), len(self._config.modalities), size, size, 3), np.uint8)
+        for m, name in enumerate(self._config.modalities):
+            place = MODALITIES.index(name)
+            if (image := frame.images[place]) is None:
+                continue
+            matrix = self.settings.registration.matrix(name, frame.size, (image.width, image.height))
+            coloured = name == "thermal" and thermal.is_palette(image)
+            for crop, square, limit in zip(crops[:, m], squares, limits):
+                found = cut(image, square, size, matrix, limit[place])
+                crop[:] = thermal.to_grey(found) if coloured else found
         return crops
 
     def _decode(
@@ -248,8 +362,7 @@ class Tracker:
             second_distance=peak.second_distance * self._config.search_size / square.scale,
             present=tuple(p and name in self._config.modalities for name, p in zip(MODALITIES, frame.present)),
         )
-        if self._calibration is not None:
-            estimate = replace(estimate, confidence=self._calibration.confidence(estimate))
+        estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score))
         return replace(state, box=box, motion=motion), estimate
 
 

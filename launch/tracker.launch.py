@@ -19,7 +19,7 @@ ARGUMENTS: dict[str, tuple[str, str]] = {
     "rgb_topic": ("rgb/image_raw", "RGB images; compressed ones are expected at this name + /compressed"),
     "thermal_topic": ("thermal/image_raw", "thermal images; compressed ones are expected at this name + /compressed"),
     "model": ("", "model file or name of an installed model; empty: as in params_file"),
-    "device": ("", "auto, cpu, cuda or cuda:N; empty: as in params_file"),
+    "device": ("", "auto, cpu, cuda, cuda:N; tensorrt for an .onnx model; empty: as in params_file"),
     "autostart": ("", "true: configure and activate at start; empty: as in params_file"),
     "use_sim_time": ("", "true: time comes from /clock; empty: as in params_file"),
     "debug": ("false", "true: the node's debug messages are logged"),

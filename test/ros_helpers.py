@@ -101,12 +101,18 @@ def until(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> 
 class NodeProcess:
     """The tracker node in its own process."""
 
-    def __init__(self, log: Path, *parameters: str, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *parameters: str,
+        arguments: tuple[str, ...] = (),
+        program: tuple[str, ...] = ("-m", "ckd_tracker_ros.ros.node"),
+    ) -> None:
         words = [word for parameter in parameters for word in ("-p", parameter)]
         self.log = log
         self._file = log.open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ckd_tracker_ros.ros.node", "--ros-args", *words, *arguments],
+            [sys.executable, *program, "--ros-args", *words, *arguments],
             stdout=self._file,
             stderr=subprocess.STDOUT,
             env={**os.environ, "RCUTILS_LOGGING_BUFFERED_STREAM": "0"},

@@ -25,6 +25,7 @@ from ckd_tracker_ros.pairing import PairingSettings
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.sequences import SequenceError, open_sequence
 from ckd_tracker_ros.sequences.bags import Bag, BagError, BagSequence, pairs
+from ckd_tracker_ros.target import LostSettings, Target, follow
 from ckd_tracker_ros.tracker import BoxError
 
 FRAMES = 6
@@ -229,7 +230,7 @@ def test_bags_without_pairs_say_why(tmp_path, storage):
     assert "stamps on /rgb/image_raw are not set" in refusal("unset", rgb + thermal)
     for each in thermal:
         each.message.header.stamp.sec += 7
-    assert "are +7.0030 s apart; see slop" in refusal("apart", recording(3)[::2] + thermal)
+    assert "thermal stamps are +7.0030 s from RGB" in refusal("apart", recording(3)[::2] + thermal)
     with pytest.raises(BagError, match="does not exist"):
         BagSequence(tmp_path / "nowhere")
 
@@ -244,7 +245,7 @@ def test_the_command_writes_what_the_tracker_says_on_the_pairs(walk, tiny_checkp
 
     sequence = open_sequence(walk)
     starts = [BOX, tuple(map(float, other.split(",")))]
-    states = [tiny_tracker.start(sequence.frame(0), box) for box in starts]
+    targets = [Target.begin(str(k), "", tiny_tracker.start(sequence.frame(0), box)) for k, box in enumerate(starts)]
     written = results(out)
     assert len(written) == FRAMES
     for index, (received_ns, message) in enumerate(written):
@@ -257,8 +258,8 @@ def test_the_command_writes_what_the_tracker_says_on_the_pairs(walk, tiny_checkp
         assert math.isnan(message.latency) and message.processing_time > 0
         boxes, confidences = starts, [1.0, 1.0]
         if index:
-            states, estimates = tiny_tracker.step_many(states, sequence.frame(index))
-            boxes, confidences = zip(*((estimate.box, estimate.confidence) for estimate in estimates), strict=True)
+            targets = follow(tiny_tracker, targets, sequence.frame(index), LostSettings())
+            boxes, confidences = zip(*((target.box, target.confidence) for target in targets), strict=True)
         assert [target.id for target in message.targets] == ["man", "2"]
         for target, box, confidence in zip(message.targets, boxes, confidences, strict=True):
             assert np.float32(box_of(target)).tobytes() == np.float32(box).tobytes()
@@ -313,7 +314,7 @@ def test_what_came_before_the_damage_stays(tiny_checkpoint, tmp_path):
         (["--box", "9,9,9,9", "--start", "99"], "lies outside"),
         (["--box", "9,9,9,9", "--stamp", "1e9"], "--stamp '1e9'; expected seconds"),
         (["--box", "9,9,9,9", "--slop", "-1"], "slop is -1"),
-        (["--box", "9,9,9,9", "--slop", "0.001"], "+0.0030 s apart"),
+        (["--box", "9,9,9,9", "--slop", "0.001"], "is +0.0030 s: raise sync.slop"),
         (["--box", "9,9,9,9", "--thermal-to-rgb", "1,2"], "nine numbers"),
         (["--box", "9,9,9,9", "--storage", "papyrus"], "'papyrus'; allowed: sqlite3, mcap"),
         (["--box", "9,9,9,9", "--model", "nonsense"], "no model 'nonsense'"),

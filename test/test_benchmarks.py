@@ -17,12 +17,19 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
+from ckd_tracker_ros.cli import app
+from ckd_tracker_ros.engine import create, supported
+from ckd_tracker_ros.evaluation import timing
 from ckd_tracker_ros.evaluation.confidence import VIEWS
+from ckd_tracker_ros.evaluation.speed import random_student
 from ckd_tracker_ros.overlay import to_bgr
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
+from ckd_tracker_ros.target import Status
+from ckd_tracker_ros.tracker import Tracker
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 LIMIT_S = 120
+HOWS = ("absent", "black", "frozen")
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ def check_shape(content: dict, text: str) -> None:
     """What every benchmark writes and prints."""
     assert content["name"] in text
     assert {"CPU", "cores", "threads", "GPU", "used by others", "busy"} == set(content["machine"])
-    assert {"python", "torch", "opencv", "rmw"} == set(content["versions"])
+    assert {"python", "torch", "opencv", "onnxruntime", "rmw"} == set(content["versions"])
     for table in content["tables"]:
         assert table["title"] in " ".join(text.split())
         assert table["baseline"] and table["rows"]
@@ -62,26 +69,28 @@ def run(tmp_path: Path, name: str, *arguments: str) -> list[dict]:
     return table["rows"]
 
 
-def test_step_by_targets_precision_and_size(tmp_path, tiny_checkpoint, benchmark):
+def test_bench_by_runner_targets_size_and_elimination(tmp_path, tiny_checkpoint):
     file = tmp_path / "result.json"
-    done = invoke(
-        benchmark("bench_step"), "--network", tiny_checkpoint, "--device", "cpu", "--targets", "1,2",
-        "--sizes", "64x48,96x64", "--seconds", "0.1", "--json", file,
-    )  # fmt: skip
+    command = [
+        "bench", "--model", str(tiny_checkpoint), "--device", "cpu", "--targets", "1,2",
+        "--sizes", "64x48,96x64", "--seconds", "0.1", "--json", str(file),
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     content = json.loads(file.read_text())
     check_shape(content, done.output)
-    by_targets, by_precision, by_size = (table["rows"] for table in content["tables"])
+    by_runner, by_targets, by_size, by_elimination = (table["rows"] for table in content["tables"])
+    assert by_runner[0]["runner"] == "plain float32"
+    assert [row["runner"].split()[1] for row in by_runner[1:]] == [*supported("cpu")]
     assert [row["targets"] for row in by_targets] == [1, 2]
-    assert {(row["precision"], row["targets"]) for row in by_precision} == {
-        (precision, targets) for precision in ("float32", "bfloat16") for targets in (1, 4)
-    }
     assert [row["image"] for row in by_size] == ["64x48", "96x64"]
+    assert [row["elimination"] for row in by_elimination] == ["off", "on"]
     for baseline, column in (
-        (by_targets[0], "of N steps"), (by_precision[0], "of float32"), (by_size[0], "of 64x48")
+        (by_targets[0], "of N steps"), (by_runner[0], "times as fast"), (by_size[0], "of 64x48"),
+        (by_elimination[0], "of off"),
     ):  # fmt: skip
         assert baseline[column]["median"] == baseline[column]["low"] == baseline[column]["high"] == 1
-    for row in (*by_targets, *by_precision, *by_size):
+    for row in (*by_runner, *by_targets, *by_size, *by_elimination):
         step = row["step [ms]"]
         assert 0 < step["low"] <= step["median"] <= step["high"]
         assert step["count"] >= 3
@@ -91,17 +100,112 @@ def test_step_by_targets_precision_and_size(tmp_path, tiny_checkpoint, benchmark
 @pytest.mark.parametrize(
     ("name", "arguments", "reason"),
     [
-        ("bench_step", ("--network", "nonesuch"), "nonesuch"),
-        ("bench_step", ("--network", "ckd_tiny", "--targets", "1,0"), "1,0"),
-        ("bench_step", ("--network", "ckd_tiny", "--sizes", "640"), "640"),
-        ("bench_step", ("--network", "ckd_tiny", "--device", "toaster"), "toaster"),
+        ("bench_runners", ("--networks", "nonesuch"), "nonesuch"),
+        ("bench_runners", ("--targets", "1,0"), "1,0"),
+        ("bench_memory", ("--device", "toaster"), "toaster"),
+        ("bench_node", ("--sizes", "640"), "640"),
         ("bench_reset", ("--network", "nonesuch"), "nonesuch"),
+        ("precision", ("--data", "nowhere"), "nowhere"),
+        ("run_all", ("--only", "runners,everything"), "everything"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(benchmark, name, arguments, reason):
     done = invoke(benchmark(name), *arguments)
     assert done.exit_code == 2
     assert reason in done.output
+
+
+def test_runners_beside_the_published_way(benchmark, tmp_path, tiny_checkpoint):
+    file = tmp_path / "result.json"
+    arguments = ("--networks", tiny_checkpoint, "--device", "cpu", "--targets", "2", "--seconds", "0.1")
+    done = invoke(benchmark("bench_runners"), *arguments, "--peer-weights", tmp_path, "--json", file)
+    assert done.exit_code == 0, done.output
+    content = json.loads(file.read_text())
+    check_shape(content, done.output)
+    (table,) = content["tables"]
+    runners = [row["runner"] for row in table["rows"]]
+    assert runners[:2] == ["published", "plain float32"]
+    assert len(runners) >= 2 + len(supported("cpu"))
+    assert "NanoTrack is left out" in done.output
+    assert 0.5 < table["rows"][0]["times the published"]["median"] <= 1, "a whole step holds the network"
+
+
+def test_pairing_counts_the_same_pairs_however_long_it_takes(benchmark, tmp_path):
+    file = tmp_path / "result.json"
+    done = invoke(benchmark("bench_pairing"), "--frames", "600", "--json", file)
+    assert done.exit_code == 0, done.output
+    content = json.loads(file.read_text())
+    check_shape(content, done.output)
+    pairs = {row["cameras"]: row["pairs"] for row in content["tables"][0]["rows"]}
+    assert pairs["30 Hz, 30 Hz"] == 300
+    assert pairs["1000 Hz, thermal silent"] == 0
+
+
+def test_memory_is_watched(benchmark, tmp_path):
+    file = tmp_path / "result.json"
+    done = invoke(benchmark("bench_memory"), "--steps", "60", "--device", "cpu", "--json", file)
+    assert done.exit_code == 0, done.output
+    content = json.loads(file.read_text())
+    check_shape(content, done.output)
+    (row,) = content["tables"][0]["rows"]
+    assert row["memory"] == "resident"
+    assert 0 < row["at the start [MB]"] <= row["largest [MB]"]
+
+
+def test_low_precision_is_compared_with_float32(benchmark, tmp_path, tiny_checkpoint):
+    file = tmp_path / "result.json"
+    data = write_peer_data(tmp_path / "data")
+    done = invoke(benchmark("precision"), "--data", data, "--model", tiny_checkpoint, "--device", "cpu", "--json", file)
+    assert done.exit_code == 0, done.output
+    content = json.loads(file.read_text())
+    check_shape(content, done.output)
+    rows = content["tables"][0]["rows"]
+    precisions = [*supported("cpu"), "plain float32"]
+    assert [row["precision"] for row in rows] == precisions * 3, "two sequences and their mean"
+    assert rows[0]["own way [px]"] == rows[0]["same state [px]"] == 0
+    apart = dict(zip(precisions, (row["same state [px]"] for row in rows[-len(precisions) :])))
+    assert 0 <= apart["plain float32"] < 0.01 < apart["bfloat16"] < 5
+
+
+def test_a_cut_camera_is_compared_with_both(benchmark, tmp_path, tiny_checkpoint):
+    from recordings import write_recording
+
+    folder, file = write_recording(tmp_path / "stairs_man", 20, thermal_bits=8), tmp_path / "result.json"
+    arguments = ["--data", folder, "--tracks", "", "--model", tiny_checkpoint, "--device", "cpu"]
+    done = invoke(benchmark("cut_camera"), *arguments, "--moments", "1", "--json", file)
+    assert done.exit_code == 0, done.output
+    content = json.loads(file.read_text())
+    check_shape(content, done.output)
+    rows = content["tables"][0]["rows"]
+    assert [row["cut"] for row in rows] == [f"{m} {how}" for m in ("rgb", "thermal") for how in HOWS]
+    assert all(row["frames"] == "10..18" and row["falls by"] == row["both"] - row["with the cut"] for row in rows)
+
+
+def test_what_became_of_a_hidden_target_is_judged(benchmark):
+    module = benchmark("lost_and_found")
+    rows = np.tile([0.8, 0.0, Status.TRACKING, 1.0], (239, 1))  # the frames 1 to 239
+    hidden = slice(89, 149)
+    rows[hidden, 0], rows[hidden, 3] = 0.0, 0.0
+    rows[96:152, 2] = Status.LOST
+    good = module.judge(rows)
+    assert (good.found, good.frames, good.taken, good.lost, good.stayed) == (True, 3.0, False, True, 1.0)
+    assert (good.right, good.believed, good.wrong, good.missing) == (179, 176, 7, False)
+    rows[110:120, 1:3] = 0.9, Status.TRACKING
+    rows[149:, 2] = Status.LOST
+    bad = module.judge(rows)
+    assert (bad.found, bad.frames, bad.taken) == (False, math.inf, True) and bad.stayed < 1
+    summed = module.summed("all", [good, bad])
+    assert summed["found [%]"] == summed["look-alike taken [%]"] == 50
+    assert module.scene(3, "outside").config.look_alikes == 1
+
+
+def test_all_benchmarks_are_run_and_a_failure_is_told(benchmark, tmp_path, monkeypatch, capfd):
+    module = benchmark("run_all")
+    monkeypatch.setattr(module, "RUNS", {"pairing": ["bench_pairing.py", "--frames", "400"], "broken": ["nowhere.py"]})
+    done = invoke(module, "--only", "pairing,broken", "--out", tmp_path / "results")
+    assert done.exit_code == 1
+    assert "failed: broken" in done.output
+    assert json.loads((tmp_path / "results" / "pairing.json").read_text())["name"] == "pairing"
 
 
 def test_dds_counts_the_pairs_of_both_set_ups(tmp_path):
@@ -122,28 +226,32 @@ def test_node_latency_by_size(tmp_path):
     assert row["image"] == "96x72"
     assert row["latency"]["count"] == row["processing"]["count"] == row["idle latency"]["count"] == 3
     assert row["latency"]["low"] >= row["processing"]["low"] > 0
+    assert 0 < row["overhead"]["median"] < row["latency"]["median"]
     assert row["latency of first"]["median"] == 1
 
 
-def test_spread_and_ratios(benchmark):
-    common = benchmark("common")
-    spread = common.Spread.of([3.0, math.nan, 1.0, 2.0])
+def test_the_node_survives_hostile_messages_and_requests(tmp_path):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    rows = run(tmp_path, "fuzz", "--messages", "80", "--requests", "40", "--seed", "3")
+    assert [row["number"] for row in rows] == [40, 40, 24, 8, 8, 64]
+    assert all(row["files more"] <= 2 and row["threads more"] <= 4 for row in rows)
+    assert min(row["pairs refused"] for row in rows[:2]) > 0
+
+
+def test_spread_and_ratios():
+    spread = timing.Spread.of([3.0, math.nan, 1.0, 2.0])
     assert (spread.median, spread.count) == (2.0, 3)
     assert spread.low == pytest.approx(1.2) and spread.high == pytest.approx(2.8)
-    assert common.Spread.of([]).count == 0
-    slow_second_round = common.ratios([2.0, 20.0], [1.0, 10.0])
+    assert timing.Spread.of([]).count == 0
+    slow_second_round = timing.ratios([2.0, 20.0], [1.0, 10.0])
     assert (slow_second_round.low, slow_second_round.median, slow_second_round.high) == (2.0, 2.0, 2.0)
     with pytest.raises(ValueError):
-        common.ratios([1.0], [1.0, 2.0])
+        timing.ratios([1.0], [1.0, 2.0])
 
 
 def test_a_target_of_random_weights_stays_where_it_is(benchmark):
-    from ckd_tracker_ros.engine import create
-    from ckd_tracker_ros.tracker import Tracker
-
-    networks = benchmark("random_networks")
-    tracker = Tracker(create(networks.random_student(networks.SMALL), "cpu"))
-    frame = benchmark("common").noise_frame((320, 240))
+    tracker = Tracker(create(random_student(benchmark("common").SMALL), "cpu"))
+    frame = timing.noise_frame((320, 240))
     state = tracker.start(frame, (136, 96, 48, 48))
     for _ in range(10):
         state, _ = tracker.step(state, frame)
@@ -248,3 +356,11 @@ def test_settings_are_compared_on_what_is_held_back(benchmark, tmp_path, tiny_ch
     for wrong, reason in (("width=3", "allowed: NAME=VALUE of size_rate"), ("size_rate=2", "at most 1")):
         refused = invoke(module, *known, "--set", wrong)
         assert refused.exit_code and reason in " ".join(refused.output.replace("│", " ").split())
+
+
+def test_misaligned_cameras_are_calibrated_and_followed_four_ways(tmp_path, tiny_checkpoint):
+    given = ("--model", str(tiny_checkpoint), "--seeds", "1", "--first", "3", "--frames", "4")
+    one, mean = run(tmp_path, "misaligned", *given)
+    assert one["seed"] == 3 and mean["seed"] == "mean"
+    assert one["calibration off [px]"] < 2
+    assert one["registered"] != one["not registered"], "the homography reached the crops"

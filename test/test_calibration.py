@@ -15,15 +15,14 @@ from safetensors.torch import load_file
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.calibration import FEATURES, Calibration, features, probability
 from ckd_tracker_ros.evaluation import confidence, reliability
-from ckd_tracker_ros.frame import Estimate
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.sequences import SequenceError
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
 from ckd_tracker_ros.tracker import Tracker
 
 
-def estimate(peak: float = 0.8, second: float = 0.1) -> Estimate:
-    return Estimate(np.array([10.0, 10.0, 20.0, 20.0]), peak, peak, peak, second, 30.0, (True, True))
+def scores(peak: float = 0.8, second: float = 0.1) -> tuple[float, float]:
+    return peak, second
 
 
 def drawn(n: int, weights: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -43,9 +42,9 @@ def test_features_of_one_and_of_many():
 
 def test_confidence_weighs_the_evidence():
     calibration = Calibration((-0.5, 1.0, -0.5))
-    assert calibration.confidence(estimate()) == pytest.approx(1 / (1 + np.exp(0.5 - np.log(4) - 0.5 * np.log(9))))
-    assert calibration.confidence(estimate(second=0.7)) < calibration.confidence(estimate())
-    assert calibration.confidence(estimate(peak=0.4)) < calibration.confidence(estimate())
+    assert calibration.confidence(*scores()) == pytest.approx(1 / (1 + np.exp(0.5 - np.log(4) - 0.5 * np.log(9))))
+    assert calibration.confidence(*scores(second=0.7)) < calibration.confidence(*scores())
+    assert calibration.confidence(*scores(peak=0.4)) < calibration.confidence(*scores())
 
 
 @pytest.mark.parametrize("weights", [(), (1.0,), (0.0, 1.0, float("nan"))])
@@ -234,7 +233,8 @@ def test_a_model_gets_its_calibration_and_keeps_its_weights(tmp_path, tiny_check
         for tracker in (raw, calibrated)
     ]
     assert estimates[0].confidence == estimates[0].peak == estimates[1].peak
-    assert estimates[1].confidence == Calibration(new.calibration).confidence(estimates[0]) != estimates[0].confidence
+    found = Calibration(new.calibration).confidence(estimates[0].peak, estimates[0].second_peak)
+    assert estimates[1].confidence == found != estimates[0].confidence
     np.testing.assert_array_equal(estimates[0].box, estimates[1].box)
 
 

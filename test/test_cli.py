@@ -22,6 +22,7 @@ from ckd_tracker_ros.network.checkpoint import read_metadata
 from ckd_tracker_ros.network.config import TINY
 from ckd_tracker_ros.network.student import Student
 from ckd_tracker_ros.sequences import open_sequence
+from ckd_tracker_ros.target import LostSettings, Target, follow
 
 FRAMES = 6
 
@@ -68,16 +69,25 @@ def test_help_needs_neither_torch_nor_ros():
     assert all(command in done.stdout for command in ("track", "convert", "demo"))
 
 
+def test_a_homography_moves_the_thermal_crops(recording, tiny_checkpoint, tmp_path):
+    known = ("track", recording, "--model", tiny_checkpoint, "--device", "cpu", "--video", "--out")
+    for name, options in (("as they are", ()), ("moved", ("--thermal-to-rgb", "1,0,25,0,1,-10,0,0,1"))):
+        assert run(*known, tmp_path / name, *options).exit_code == 0
+    as_they_are, moved = ((tmp_path / name / "results.csv").read_text() for name in ("as they are", "moved"))
+    assert as_they_are != moved
+    assert "expected nine numbers, row major" in refused(*known, tmp_path / "x", "--thermal-to-rgb", "1,0")
+
+
 def test_track_writes_what_the_tracker_says(recording, tiny_checkpoint, tiny_tracker, tmp_path):
     result = run("track", recording, "--model", tiny_checkpoint, "--device", "cpu", "--out", tmp_path)
     assert result.exit_code == 0, result.output
 
     sequence = open_sequence(recording)
     truth = read_boxes(recording / "groundtruth.txt")
-    state, expected = tiny_tracker.start(sequence.frame(0), truth[0]), [truth[0]]
+    targets, expected = [Target.begin("walk", "", tiny_tracker.start(sequence.frame(0), truth[0]))], [truth[0]]
     for index in range(1, FRAMES):
-        state, estimate = tiny_tracker.step(state, sequence.frame(index))
-        expected.append(estimate.box)
+        targets = follow(tiny_tracker, targets, sequence.frame(index), LostSettings())
+        expected.append(targets[0].box)
     np.testing.assert_allclose(read_boxes(tmp_path / "walk.txt"), expected, atol=1e-4)
 
     rows = read_table(tmp_path / "results.csv")

@@ -35,6 +35,7 @@ from ckd_tracker_ros import cli, images
 from ckd_tracker_ros.frame import MODALITIES, Image
 from ckd_tracker_ros.ros import demo, player
 from ckd_tracker_ros.sequences import open_sequence
+from ckd_tracker_ros.target import LostSettings, Target, follow
 
 LIMIT_S = 120.0
 FILES = {"overlay.mp4", "plot.png", "still.png", "results.csv", "node.log", "player.log"}
@@ -120,14 +121,15 @@ def test_node_and_offline_run_agree_to_the_last_bit(tiny_checkpoint, tiny_tracke
 
     sequence = open_sequence(folder)
     # A message holds float32.
-    state = tiny_tracker.start(sequence.frame(0), np.float32(np.loadtxt(folder / "groundtruth.txt", delimiter=",")[0]))
+    start = np.float32(np.loadtxt(folder / "groundtruth.txt", delimiter=",")[0])
+    targets = [Target.begin("target", "", tiny_tracker.start(sequence.frame(0), start))]
     names, tracked = ("x", "y", "width", "height"), 0
     for row in rows[1:]:
-        state, estimate = tiny_tracker.step(state, sequence.frame(int(row["pair"])))
+        targets = follow(tiny_tracker, targets, sequence.frame(int(row["pair"])), LostSettings())
         if row["state"]:  # the first ones were processed before the target was asked for, and replayed after
             tracked += 1
-            assert [np.float32(row[name]) for name in names] == list(np.float32(estimate.box))
-            assert np.float32(row["confidence"]) == np.float32(estimate.confidence)
+            assert [np.float32(row[name]) for name in names] == list(np.float32(targets[0].box))
+            assert np.float32(row["confidence"]) == np.float32(targets[0].confidence)
     assert tracked > frames // 2
 
 

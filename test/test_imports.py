@@ -45,6 +45,8 @@ def room(rooms: set[str] | frozenset[str], packages: str, lazily: set[str] | fro
 GEOMETRY = {
     "boxes",
     "calibration",
+    "causes",
+    "compressed",
     "frame",
     "images",
     "thermal",
@@ -53,14 +55,17 @@ GEOMETRY = {
     "pairing",
     "motion",
     "outline",
+    "modality",
     "share",
 }
 SCENES = {"synthetic", "sequences", "overlay"}
 NETWORK = GEOMETRY | {"network"}
-TRACKER = NETWORK | {"engine", "tracker", "target", "target_messages", "modality"}
+TRACKER = NETWORK | {"engine", "tracker", "search", "target", "target_messages"}
 DEMO = {"ros.demo", "ros.demo_report"}
-EVALUATION = {f"evaluation.{name}" for name in ("metrics", "reliability", "provenance", "attributes", "report")}
-CLIENTS = {"bag", "training", "evaluation", *EVALUATION}
+EVALUATION = {
+    f"evaluation.{name}" for name in ("metrics", "reliability", "provenance", "attributes", "report", "timing", "speed")
+}
+CLIENTS = {"alignment", "bag", "doctor", "doctor.machine", "training", "evaluation", *EVALUATION}
 
 # The table of DESIGN.md: a module of a room that is not listed here is an error, so that its place gets decided.
 ROOMS = {
@@ -71,19 +76,26 @@ ROOMS = {
     "sequences": room(GEOMETRY | {"synthetic"}, "numpy cv2", {"rosbags"}),
     **dict.fromkeys(SCENES - {"sequences"}, room(GEOMETRY, "numpy cv2")),
     "network": room(GEOMETRY, "numpy torch timm safetensors"),
-    "engine": room(NETWORK, "numpy torch"),
-    **dict.fromkeys(("tracker", "target", "target_messages", "modality"), room(TRACKER, "numpy torch")),
+    "engine": room(NETWORK, "numpy torch", {"onnxruntime"}),
+    **dict.fromkeys(("tracker", "search", "target", "target_messages"), room(TRACKER, "numpy torch")),
     "training": room(TRACKER | SCENES, "numpy torch torchvision timm safetensors cv2 rich yaml", {"matplotlib"}),
     "bag": room(TRACKER | SCENES, "numpy rich", {"rosbags"}),
-    "evaluation": room(TRACKER | SCENES | CLIENTS - {"training", "bag"}, "numpy rich"),
+    "alignment": room(GEOMETRY | SCENES, "numpy cv2 rich"),
+    "doctor": room(GEOMETRY | SCENES, "numpy cv2 rich"),
+    "doctor.machine": room(GEOMETRY | {"doctor"}, "", {"engine", "network"}),
+    "evaluation": room(TRACKER | SCENES | CLIENTS - {"training", "bag", "doctor", "alignment"}, "numpy rich"),
     **dict.fromkeys(
         ("evaluation.metrics", "evaluation.reliability", "evaluation.provenance", "evaluation.attributes"),
         room(GEOMETRY | {"evaluation.metrics"}, "numpy", {"matplotlib"}),
     ),
+    "evaluation.timing": room(GEOMETRY, "numpy cv2 rich", {"torch", "rclpy"}),
+    "evaluation.speed": room(TRACKER | {"evaluation.timing"}, "torch numpy rich"),
     "evaluation.report": room(
         GEOMETRY | {"sequences", "evaluation.metrics", "evaluation.provenance"}, "numpy rich", {"matplotlib"}
     ),
-    "ros": Room(frozenset(TRACKER | SCENES), ROS | {"numpy", "cv2"}, frozenset({"torch", "matplotlib", "rich"})),
+    "ros": Room(
+        frozenset(TRACKER | SCENES | {"doctor"}), ROS | {"numpy", "cv2"}, frozenset({"torch", "matplotlib", "rich"})
+    ),
     # For people at a terminal: no node imports these.
     **dict.fromkeys(
         DEMO,

@@ -54,7 +54,8 @@ def test_the_causes_of_silence_one_after_the_other(tmp_path, model):
         for camera in robot.cameras:  # those of the robot stay out of this test
             robot.node.destroy_publisher(camera)
         process.says("model random")
-        assert THERMAL in process.says(f"no publisher on {RGB}")
+        warning = process.says(f"no publisher on {RGB}")
+        assert THERMAL in warning and "ckd-tracker doctor" in warning
         robot.diagnosed(f"no publisher on {RGB}")
 
         wrong = robot.node.create_publisher(String, RGB, 1)

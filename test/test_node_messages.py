@@ -11,10 +11,10 @@ import ros_helpers  # noqa: F401 - first, it keeps this process's ROS graph apar
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckd_tracker_ros.causes import Facts, StreamFacts, why_nothing
 from ckd_tracker_ros.images import to_ns
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.ros import messages
-from ckd_tracker_ros.ros.diagnostics import Facts, StreamFacts, why_nothing
 from ckd_tracker_ros.target import Status, Target
 from ckd_tracker_ros.target_messages import target_message, targets_message
 
@@ -28,7 +28,7 @@ def test_stamps_go_both_ways(ns):
 
 
 def test_targets_message_has_both_boxes_and_the_images_used():
-    target = Target("a", "car", SimpleNamespace(box=np.array(BOX)), None, Status.LOST, 3)
+    target = Target("a", "car", SimpleNamespace(box=np.array(BOX)), np.array(BOX[2:]), None, Status.LOST, 3)
     message = targets_message(
         messages.TYPES,
         messages.Header(frame_id="cam"),

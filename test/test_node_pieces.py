@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,9 +20,9 @@ from ckd_tracker_ros.ros import worker as worker_module
 from ckd_tracker_ros.ros.outputs import picture
 from ckd_tracker_ros.ros.ring import Ring, RingError
 from ckd_tracker_ros.ros.roster import Entry, RequestError, Roster, Start
-from ckd_tracker_ros.ros.statistics import Statistics
+from ckd_tracker_ros.ros.statistics import Statistics, Timing
 from ckd_tracker_ros.ros.worker import Settings, Worker
-from ckd_tracker_ros.target import LostSettings, Status, Target
+from ckd_tracker_ros.target import LostSettings, Status, Target, follow
 from ckd_tracker_ros.tracker import Tracker, TrackerSettings
 
 BOX = (34.0, 42.0, 20.0, 24.0)
@@ -81,7 +82,7 @@ def test_ring_starts_anew_when_a_recording_loops():
 
 
 def entry(id: str, label: str = "", serial: int = 1) -> Entry:
-    return Entry(Target(id, label, SimpleNamespace(box=np.array(BOX))), serial)
+    return Entry(Target(id, label, SimpleNamespace(box=np.array(BOX)), np.array(BOX[2:])), serial)
 
 
 def start(id: str = "", label: str = "") -> Start:
@@ -205,6 +206,9 @@ class Gate:
         self.entered, self.leave = threading.Semaphore(0), threading.Semaphore(0)
         self.start = tracker.start
 
+    def __getattr__(self, name):
+        return getattr(self._tracker, name)
+
     def step_many(self, states, frame):
         self.entered.release()
         assert self.leave.acquire(timeout=ros_helpers.LIMIT_S)
@@ -222,11 +226,22 @@ def test_a_past_stamp_gives_what_the_tracker_gives(bench, tracker):
     for index in range(5):
         bench.play(index)
     assert bench.worker.start_targets([start("a")], 2 * ros_helpers.STEP_NS, SLOP_NS, False) == ["a"]
-    state = tracker.start(decode_pair(bench.pair(1)), BOX)
+    targets = [Target.begin("a", "", tracker.start(decode_pair(bench.pair(1)), BOX))]
     for index in (2, 3, 4):
-        state, estimate = tracker.step(state, decode_pair(bench.pair(index)))
+        targets = follow(tracker, targets, decode_pair(bench.pair(index)), LostSettings())
     (target,) = (entry.target for entry in bench.roster.entries)
-    np.testing.assert_array_equal(target.estimate.box, estimate.box)
+    np.testing.assert_array_equal(target.box, targets[0].box)
+
+
+def test_a_target_that_is_given_up_leaves_and_is_told_once(bench):
+    never = LostSettings(confidence=1.0, recover=1.0, after=0, give_up=0.05)
+    bench.worker.settings = replace(bench.worker.settings, lost=never)
+    bench.worker.start()
+    bench.play(0)
+    bench.worker.start_targets([start("a")], 0, SLOP_NS, False)
+    outcomes = [bench.play(index) for index in range(1, 6)]
+    assert [[t.status for t in o.targets] for o in outcomes] == [[Status.LOST], [], [], [], []]
+    assert [[(t.id, t.status) for t in o.removed] for o in outcomes] == [[], [("a", Status.REMOVED)], [], [], []]
 
 
 def test_a_replay_without_time_takes_strides_and_ends_at_the_newest_pair(bench, monkeypatch):
@@ -325,7 +340,7 @@ def test_a_request_that_gets_no_answer_in_time_changes_nothing(tracker):
 def test_the_picture_for_people_shows_box_and_inset(tracker):
     bench = Bench(tracker)
     frame = decode_pair(bench.pair(0))
-    shown = picture(frame, (Target("a", "car", tracker.start(frame, BOX)),), Registration())
+    shown = picture(frame, (Target.begin("a", "car", tracker.start(frame, BOX)),), Registration())
     plain = frame.images[0].pixels[..., ::-1]
     assert shown.shape == plain.shape
     assert (shown[:30, -40:] != plain[:30, -40:]).any() and (shown[42, 34:54] != plain[42, 34:54]).any()
@@ -353,6 +368,7 @@ def test_statistics_warn_once_per_cause_and_time_what_is_known():
     assert said[0].startswith("rgb images changed from 640x480 to 320x240") and said[1:] == ["row 3 of -7.5 is short"]
     statistics.took(latency=float("nan"), processing_time=0.1)
     statistics.took(latency=float("nan"), processing_time=0.3)
+    statistics.took(processing_time=0.11)
     timings = statistics.take_timings()
-    assert timings["processing_time"].mean == pytest.approx(0.2) and timings["processing_time"].largest == 0.3
-    assert np.isnan(timings["latency"].mean) and statistics.take_timings() == {} and statistics.processed == 2
+    assert timings["processing_time"] == Timing(pytest.approx(0.17), 0.11, 0.3)
+    assert np.isnan(timings["latency"].mean) and statistics.take_timings() == {} and statistics.processed == 3

@@ -18,6 +18,7 @@ from sensor_msgs.msg import Image
 from ckd_tracker_msgs.msg import TrackedTarget
 from ckd_tracker_ros import images
 from ckd_tracker_ros.frame import RgbtFrame
+from ckd_tracker_ros.target import LostSettings, Target, follow
 from ckd_tracker_ros.tracker import Tracker
 
 BOX = (34, 42, 20, 24)
@@ -110,14 +111,14 @@ def test_node_and_offline_run_give_the_same_boxes_to_the_last_bit(robot, model):
     assert robot.start(*((f"t{i}", "", box) for i, box in enumerate(boxes))).ids == ["t0", "t1"]
     tracker = Tracker.from_checkpoint(model)
     frames = [RgbtFrame(tuple(map(images.decode, pair(index, 0)))) for index in range(8)]
-    states = [tracker.start(frames[0], box) for box in boxes]
+    targets = [Target.begin(f"t{i}", "", tracker.start(frames[0], box)) for i, box in enumerate(boxes)]
     for index in range(1, 8):
         message = played(index)
-        states, estimates = tracker.step_many(states, frames[index])
-        for target, estimate in zip(message.targets, estimates, strict=True):
-            sent = [target.box.x, target.box.y, target.box.width, target.box.height]
-            assert np.float32(sent).tobytes() == np.float32(estimate.box).tobytes()
-            assert np.float32(target.confidence) == np.float32(estimate.confidence)
+        targets = follow(tracker, targets, frames[index], LostSettings())
+        for said, target in zip(message.targets, targets, strict=True):
+            sent = [said.box.x, said.box.y, said.box.width, said.box.height]
+            assert np.float32(sent).tobytes() == np.float32(target.box).tobytes()
+            assert np.float32(said.confidence) == np.float32(target.confidence) and said.state == target.status
 
 
 def test_a_target_starts_on_a_past_stamp_and_catches_up(robot):
@@ -294,10 +295,13 @@ def test_live_parameters_take_effect_and_bad_ones_are_refused(robot):
     robot.start(("a", "", BOX))
     assert step(robot, 1).targets[0].state == TrackedTarget.TRACKING
     assert set_parameter(robot, "lost.recover", 1.0) == "" == set_parameter(robot, "lost.confidence", 1.0)
-    lost = step(robot, 2).targets[0]
+    assert step(robot, 2).targets[0].state == TrackedTarget.UNCERTAIN
+    assert set_parameter(robot, "lost.after", 0) == ""
+    lost = step(robot, 3).targets[0]
     assert (lost.state, lost.frames_lost) == (TrackedTarget.LOST, 1)
     assert set_parameter(robot, "lost.confidence", 0.0) == "" == set_parameter(robot, "lost.recover", 0.0)
-    assert step(robot, 3).targets[0].state == TrackedTarget.TRACKING
+    robot.start(("a", "", BOX))
+    assert step(robot, 4).targets[0].state == TrackedTarget.TRACKING
 
 
 def test_a_constant_delay_of_the_thermal_camera_can_be_taken_off_live(robot):

@@ -153,12 +153,12 @@ def test_licence_is_whole() -> None:
 def test_every_imported_package_is_declared(setup_arguments: dict[str, Any]) -> None:
     declared = dependencies(ROOT / "package.xml")
     for_pip = requirements(setup_arguments["install_requires"] + setup_arguments["extras_require"]["demo"])
-    # The bag reader's own library is asked for by the function that needs it.
+    # These are asked for by the functions that need them.
     imported = {
         name.partition(".")[0]
         for module, file in FILES.items()
         for name, _ in imports(ast.parse(file.read_text()), module, file.name == "__init__.py")
-    } - {PACKAGE, "rosbags"}
+    } - {PACKAGE, "rosbags", "onnxruntime"}
     for name in sorted(imported - set(sys.stdlib_module_names)):
         key, pip_name = DISTRIBUTIONS.get(name, (name, None))
         assert key is None or key in declared, f"{name} is imported and package.xml has no {key}"

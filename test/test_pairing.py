@@ -39,7 +39,12 @@ def camera(stream: int, stamps_ms: list[float], delay_ms: float = 1) -> list[tup
 
 def assert_accounted(pairing: NearestPairing) -> None:
     for stream in (RGB, THERMAL):
-        fates = pairing.paired[stream] + sum(pairing.dropped[stream].values()) + pairing.waiting[stream]
+        fates = (
+            pairing.paired[stream]
+            + pairing.alone[stream]
+            + sum(pairing.dropped[stream].values())
+            + pairing.waiting[stream]
+        )
         assert fates == pairing.received[stream]
 
 
@@ -346,6 +351,60 @@ def test_clear_drops_what_waits_and_goes_on():
     assert pairing.waiting == (0, 0)
     assert_accounted(pairing)
     assert len(play(pairing, camera(RGB, [1000]) + camera(THERMAL, [1000]))) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from((RGB, THERMAL)), STAMPS, st.integers(0, 400)), max_size=80),
+    st.integers(0, 60),
+    st.integers(-50, 50),
+    st.booleans(),
+)
+def test_invariants_with_silent_cameras(frames, slop_ms, delay_ms, reuse):
+    pairing, out, now = NearestPairing(slop_ms * MS, 4, delay_ms * MS, reuse, 300 * MS), [], 0
+    for i, (stream, stamp, passed_ms) in enumerate(frames):
+        now += passed_ms * MS
+        pair = pairing.push(stream, stamp, now, i)
+        assert_accounted(pairing)
+        if pair is not None:
+            out.append((pair, pairing.jumps))
+    single = [pair for pair, _ in out if None in pair.items]
+    assert sum(pairing.alone) == len(single) == len(out) - pairing.pairs
+    for pair in single:
+        assert np.isnan(pair.offset_ns)
+        stream = RGB if pair.items[THERMAL] is None else THERMAL
+        assert pair.rgb_stamp_ns == frames[pair.items[stream]][1] - (stream == THERMAL) * delay_ms * MS
+    for (before, jumps), (after, later_jumps) in zip(out, out[1:], strict=False):
+        if jumps == later_jumps:  # never twice, never back
+            assert after.rgb_stamp_ns > before.rgb_stamp_ns
+
+
+@pytest.mark.parametrize("gone", [RGB, THERMAL])
+@pytest.mark.parametrize("how", ["silent", "unset", "stuck"])
+def test_one_camera_goes_on_alone_and_pairs_return_at_once(gone, how):
+    pairing = NearestPairing(16 * MS, 10, thermal_delay_ns=5 * MS, timeout_ns=300 * MS)
+    events = []
+    for i in range(120):
+        for stream in (RGB, THERMAL):
+            stamp = (1000 + 33 * i + 5 * stream) * MS
+            if stream == gone and 30 <= i < 90:
+                if how == "silent":
+                    continue
+                stamp = 0 if how == "unset" else (1000 + 33 * 29 + 5 * stream) * MS
+            events.append(((1010 + 33 * i + stream) * MS, stream, stamp))
+    pairs = play(pairing, events)
+    stamps = [pair.rgb_stamp_ns // MS for pair in pairs]
+    assert stamps == [1000 + 33 * i for i in (*range(30), *range(39, 120))]
+    alone = 51 + (gone == THERMAL)  # the RGB frame of the return comes first, and does not wait
+    assert [pair.items[gone] is None for pair in pairs] == [False] * 30 + [True] * alone + [False] * (81 - alone)
+    assert_accounted(pairing)
+
+
+def test_without_a_timeout_or_a_first_pair_nothing_leaves_alone():
+    for timeout_ns, frames in ((None, [(0, THERMAL, MS), (1, RGB, MS)]), (300 * MS, [])):
+        pairing = NearestPairing(16 * MS, 10, timeout_ns=timeout_ns)
+        pairs = play(pairing, frames + camera(RGB, [1000 + 33 * i for i in range(60)]))
+        assert len(pairs) == len(frames) // 2
 
 
 def test_bad_arguments_name_value_and_allowed():

@@ -122,7 +122,7 @@ def test_read_only_parameters_stay(make_node):
         ({"sync__slop": 1}, "DOUBLE"),
         ({"rgb__transport": "zip"}, "raw, compressed"),
         ({"registration__thermal_to_rgb": [1.0, 2.0]}, "9 numbers"),
-        ({"lost__confidence": 0.7}, "lost.recover"),
+        ({"lost__confidence": 0.95}, "lost.recover"),
         ({"sync__reuse": True, "sync__policy": "exact"}, "nearest"),
     ],
 )

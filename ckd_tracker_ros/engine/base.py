@@ -49,5 +49,8 @@ class Engine(Protocol):
             present: (N, M) bool, modalities to use.
         """
 
+    def batches(self, targets: int) -> Sequence[int]:
+        """Numbers of targets, up to that many, whose first `run` does something that later ones find done."""
+
     def close(self) -> None:
         """Give the device's memory back; the engine cannot be used afterwards."""

@@ -22,6 +22,7 @@ from ckd_tracker_ros.evaluation import run
 from ckd_tracker_ros.evaluation.provenance import result_files
 from ckd_tracker_ros.frame import MODALITIES, RgbtFrame
 from ckd_tracker_ros.sequences import LazySequence, Sequence, SequenceError
+from ckd_tracker_ros.target import Target
 from ckd_tracker_ros.tracker import Tracker
 
 BOTH = "both"
@@ -110,14 +111,14 @@ def track_sequence(tracker: Tracker, sequence: Sequence, out: Path) -> Outcome:
     """
     start, targets = run.starts(sequence, [])
     boxes, confidences, times = [], [], []
-    current = []
+    current: list[Target] = []
     for number in range(start, len(sequence)):
         frame = sequence.frame(number)
         begun = time.perf_counter()
-        current = run.proceed(tracker, frame, current) if current else run.begin(tracker, frame, targets)
+        current = run.step(tracker, frame, current) if current else run.begin(tracker, frame, targets)
         times.append(time.perf_counter() - begun)
         boxes.append(run.format_box(current[0].state.box))
-        confidences.append(f"{run.confidence_of(current[0]):.4f}\n")
+        confidences.append(f"{current[0].confidence:.4f}\n")
     lines_of = (boxes, confidences, [f"{seconds:.6f}\n" for seconds in times])
     for file, lines in reversed([*zip(result_files(out, sequence.name), lines_of)]):
         part = file.with_name(f"{file.name}.part")

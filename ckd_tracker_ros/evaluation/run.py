@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Sequence as Many
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,11 @@ from rich.table import Table
 
 from ckd_tracker_ros import boxes, overlay, thermal
 from ckd_tracker_ros.frame import RgbtFrame
+from ckd_tracker_ros.modality import ModalitySettings, Watch, check
+from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.sequences import Sequence, true_box
-from ckd_tracker_ros.target import LostSettings, Target, advance
+from ckd_tracker_ros.target import LostSettings, Target
+from ckd_tracker_ros.target import follow as follow_targets
 from ckd_tracker_ros.tracker import Tracker
 
 COLUMNS = ("frame", "target", "x", "y", "width", "height", "confidence", "status", "iou")
@@ -91,18 +94,18 @@ def begin(tracker: Tracker, frame: RgbtFrame, targets: Many[Start]) -> list[Targ
     Raises:
         BoxError: a start box that cannot be tracked.
     """
-    return [Target(start.name, "", tracker.start(frame, start.box)) for start in targets]
+    return [Target.begin(start.name, "", tracker.start(frame, start.box)) for start in targets]
+
+
+def step(tracker: Tracker, frame: RgbtFrame, targets: Many[Target]) -> list[Target]:
+    """The targets one frame later, by the tracker alone: no judgement, no search, as benchmarks are published."""
+    states, estimates = tracker.step_many([target.state for target in targets], frame)
+    return [replace(target, state=s, estimate=e) for target, s, e in zip(targets, states, estimates, strict=True)]
 
 
 def proceed(tracker: Tracker, frame: RgbtFrame, targets: Many[Target]) -> list[Target]:
-    """The targets one frame later, all in one batch."""
-    states, estimates = tracker.step_many([target.state for target in targets], frame)
-    return [advance(*each, LostSettings()) for each in zip(targets, states, estimates, strict=True)]
-
-
-def confidence_of(target: Target) -> float:
-    """0..1; 1 in the start frame, whose box was given."""
-    return 1.0 if target.estimate is None else target.estimate.confidence
+    """The targets one frame later; none is ever given up."""
+    return follow_targets(tracker, targets, frame, LostSettings(give_up=0))
 
 
 def format_box(box: NDArray[np.float64]) -> str:
@@ -130,7 +133,7 @@ def follow(
     """
     current = begin(tracker, sequence.frame(frame), targets)
     followed = [Followed(start.name) for start in targets]
-    limits = None
+    limits, watch = None, Watch()
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:
         table = csv.writer(files.enter_context((out / "results.csv").open("w", newline="")))
@@ -148,20 +151,22 @@ def follow(
             image_pair = sequence.frame(number)
             truth = true_box(sequence, number)
             if number > frame:
-                current = proceed(tracker, image_pair, current)
+                watch, believed, _ = check(watch, image_pair, ModalitySettings())
+                current = proceed(tracker, believed, current)
             for start, target, text, sums in zip(targets, current, texts, followed, strict=True):
-                box = target.state.box
-                confidence = confidence_of(target)
+                box = target.box
                 iou = float(boxes.iou(box, truth)) if start.is_truth and np.isfinite(truth).all() else math.nan
                 if number > frame and math.isfinite(iou):
                     sums.ious.append(iou)
                 sums.frames_lost += target.frames_lost > 0
                 text.write(format_box(box))
-                values = [f"{value:.4f}" for value in (*box, confidence)]
+                values = [f"{value:.4f}" for value in (*box, target.confidence)]
                 table.writerow([number, start.name, *values, target.status.name, f"{iou:.4f}" if iou == iou else ""])
             if video is not None:
                 limits = overlay.steady_limits(limits, image_pair)
-                video.add(_picture(image_pair, current, truth, limits, f"frame {number}"))
+                video.add(
+                    _picture(image_pair, current, truth, tracker.settings.registration, limits, f"frame {number}")
+                )
     return followed
 
 
@@ -175,12 +180,16 @@ def summary(followed: Many[Followed]) -> Table:
 
 
 def _picture(
-    frame: RgbtFrame, targets: Many[Target], truth: NDArray, limits: thermal.Limits | None, caption: str
+    frame: RgbtFrame,
+    targets: Many[Target],
+    truth: NDArray,
+    registration: Registration,
+    limits: thermal.Limits | None,
+    caption: str,
 ) -> overlay.Picture:
     marks = [overlay.Mark(truth, color=overlay.TRUTH_COLOR, dashed=True)]
     for number, target in enumerate(targets):
-        confidence = confidence_of(target)
         several = overlay.PALETTE[number % len(overlay.PALETTE)]
         color = several if len(targets) > 1 else overlay.STATUS_COLORS[target.status]
-        marks.append(overlay.Mark(target.state.box, f"{target.id} {confidence:.2f}", color))
-    return overlay.side_by_side(frame, (marks, overlay.in_thermal(marks, frame)), caption, limits)
+        marks.append(overlay.Mark(target.box, f"{target.id} {target.confidence:.2f}", color))
+    return overlay.side_by_side(frame, (marks, overlay.in_thermal(marks, frame, registration)), caption, limits)

@@ -15,6 +15,8 @@ from ckd_tracker_ros.network.student import Student
 from ckd_tracker_ros.share import share_folders
 
 SUFFIX = ".safetensors"
+CONFIG_ERRORS = (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a damaged configuration may raise."""
 _CONFIG, _PROVENANCE = "ckd_tracker_ros.config", "ckd_tracker_ros.provenance"
 
 
@@ -93,7 +95,7 @@ def read_metadata(path: Path | str) -> tuple[NetworkConfig, dict[str, Any]]:
         raise CheckpointError(f"{path} holds no network configuration; make it with 'ckd-tracker convert'")
     try:
         return NetworkConfig.from_dict(json.loads(metadata[_CONFIG])), json.loads(metadata.get(_PROVENANCE, "{}"))
-    except (ValueError, TypeError, AttributeError) as error:
+    except CONFIG_ERRORS as error:
         raise CheckpointError(f"{path}: its configuration is damaged or of another version: {error}") from error
 
 
@@ -109,8 +111,11 @@ def load(path: Path | str) -> Student:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
-    student = Student(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in student.state_dict().items()}
+    with torch.device("meta"):  # only shapes, so that a damaged configuration allocates nothing
+        try:
+            expected = {name: tuple(tensor.shape) for name, tensor in Student(config).state_dict().items()}
+        except (ValueError, RuntimeError, TypeError, ArithmeticError) as error:
+            raise CheckpointError(f"{path}: its configuration makes no network: {error}") from error
     wrong = [
         f"{name}: {tuple(tensors[name].shape) if name in tensors else 'missing'}, not {expected.get(name, 'expected')}"
         for name in sorted(expected.keys() | tensors.keys())
@@ -121,5 +126,6 @@ def load(path: Path | str) -> Student:
     bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
         raise CheckpointError(f"{path}: values that are not finite in {', '.join(bad[:3])}")
+    student = Student(config)
     student.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in tensors.items()})
     return student.eval()

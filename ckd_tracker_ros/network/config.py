@@ -13,6 +13,22 @@ from ckd_tracker_ros.frame import MODALITIES
 ELIMINATIONS = ("multimodal", "independent")
 """Ways of choosing the search tokens that stay; see `NetworkConfig.elimination`."""
 
+_RANGES = {
+    "patch": (1, 256),
+    "template_size": (1, 2048),
+    "search_size": (1, 2048),
+    "template_factor": (0.1, 100),
+    "search_factor": (0.1, 100),
+    "width": (1, 16384),
+    "depth": (1, 256),
+    "heads": (1, 256),
+    "mlp_ratio": (0.01, 100),
+    "head_channels": (8, 16384),
+    "mean": (-10, 10),
+    "std": (1e-6, 10),
+}
+"""Far wider than any network here: a damaged file has to be refused before something is built of it."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -73,6 +89,15 @@ class NetworkConfig:
     calibration: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else [values]:
+                if not low <= value <= high:
+                    raise ValueError(f"{name} is {values}; allowed: {low:g} to {high:g}")
+        if not len(self.mean) == len(self.std) == 3:
+            raise ValueError(
+                f"mean {self.mean} and std {self.std}; allowed: three numbers each, of red, green and blue"
+            )
         for size in (self.template_size, self.search_size):
             if size <= 0 or size % self.patch:
                 raise ValueError(f"crop size {size} is not a positive multiple of the patch size {self.patch}")
@@ -133,11 +158,26 @@ class NetworkConfig:
         Raises:
             ValueError: an unknown key (the known ones are listed) or a value that makes no network.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        known = {field.name: field.default for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(f"unknown network configuration {unknown}; known: {sorted(known)}")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        for key, value in values.items():
+            if not _fits(value, known[key]):
+                raise ValueError(f"{key} is {value!r}; it has to be like {known[key]!r}")
+        return cls(**values)
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value from JSON is of the type of a field's default: whole numbers are numbers, truths are not."""
+    if default is None:
+        return value is None or (isinstance(value, tuple) and all(_fits(each, 0.0) for each in value))
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_fits(each, default[0]) for each in value)
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is type(default)
 
 
 BASE = NetworkConfig()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class Maps(NamedTuple):
@@ -42,6 +43,13 @@ class CenterHead(nn.Module):
         """(N, inputs, F, F) fused features -> maps."""
         score, offset, size = (self._tower(tower, features) for tower in self.TOWERS)
         return Maps(_probability(score), _probability(size), offset)
+
+    def fold_norms(self) -> None:
+        """Batch norms become part of the convolutions before them: for running, not for learning."""
+        for name, layer in self.named_children():
+            if isinstance(layer, nn.Sequential):
+                convolution, norm, activation = layer
+                setattr(self, name, nn.Sequential(fuse_conv_bn_eval(convolution, norm), activation))
 
     def _tower(self, tower: str, x: Tensor) -> Tensor:
         for i in range(5):

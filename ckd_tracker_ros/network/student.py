@@ -63,6 +63,13 @@ class Student(nn.Module):
         """Each branch with its slice of the modality axis."""
         return [(self.get_submodule(name), part) for name, part in self._slices.items()]
 
+    def replace_branches(self, name: str, branch: nn.Module) -> None:
+        """One branch for all modalities takes the place of those that are there (see `engine.stacked`)."""
+        for old in self._slices:
+            delattr(self, old)
+        self.add_module(name, branch)
+        self._slices = {name: slice(0, len(self.config.modalities))}
+
     def normalize(self, crops: Tensor) -> Tensor:
         """(..., S, S, 3) uint8 crops -> (..., 3, S, S) floats by the mean and spread of natural images."""
         return (crops.movedim(-1, -3).to(self.mean.dtype) - self.mean) / self.std
@@ -128,17 +135,21 @@ class Student(nn.Module):
         config = self.config
         # per branch (N, its modalities, T + S, C)
         streams = [branch.meet(templates[:, part], searches[:, part]) for branch, part in self.branches]
-        first = config.template_grid**2  # search tokens follow the template's
+        first = template = config.template_grid**2  # search tokens follow the template's
         kept = all_candidates(present.shape, config.search_grid**2, searches.device)
         counts = dict(zip(config.elimination_blocks, config.kept_tokens))
         independent = config.elimination == "independent"
         blocks = []
         for i in range(config.joint_from, config.depth):
             query = config.central_template_token if i in counts else None
-            attended = [branch.blocks[i].attend(x, query) for (branch, _), x in zip(self.branches, streams)]
+            if i == config.depth - 1 and not keep_blocks:
+                first = 0  # nothing reads the template's tokens any more: they stay behind
+            attended = [
+                branch.blocks[i].attend(x, query, template - first) for (branch, _), x in zip(self.branches, streams)
+            ]
             streams = [x for x, _ in attended]
             if i in counts:
-                attention = torch.cat([row[..., first:] for _, row in attended], dim=1)
+                attention = torch.cat([row[..., template:] for _, row in attended], dim=1)
                 chosen = kept_in_branches(attention, present, counts[i], independent)
                 kept = kept.gather(2, chosen)
                 streams = [
@@ -156,4 +167,5 @@ class Student(nn.Module):
     def head(self, tokens: Tensor) -> Maps:
         """(N, M, F * F, C) search tokens -> maps; modalities are concatenated on channels."""
         grid = self.config.search_grid
-        return self.box_head(tokens.transpose(2, 3).flatten(1, 2).unflatten(2, (grid, grid)))
+        fused = tokens.transpose(1, 2).flatten(2)  # channels stay last in memory, as they come and convolutions like it
+        return self.box_head(fused.transpose(1, 2).unflatten(2, (grid, grid)))

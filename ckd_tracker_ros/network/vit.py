@@ -16,27 +16,31 @@ from ckd_tracker_ros.network.config import NetworkConfig
 class TokenBlock(Block):
     """timm's block in two halves, since elimination removes tokens between attention and MLP."""
 
-    def attend(self, x: Tensor, query: int | None = None) -> tuple[Tensor, Tensor | None]:
+    mix = staticmethod(F.scaled_dot_product_attention)
+    """(B, heads, R, d) queries, (B, heads, T, d) keys and values -> (B, heads, R, d); an engine may bring its own."""
+
+    def attend(self, x: Tensor, query: int | None = None, since: int = 0) -> tuple[Tensor, Tensor | None]:
         """First half: x + attention(norm(x)).
 
         Args:
             x: (..., T, C) tokens.
             query: a token whose attention is wanted as well.
+            since: tokens before it are read by the others and left out of the result.
 
         Returns:
-            (..., T, C) tokens, and (..., heads, T) softmaxed attention of `query` to all tokens (None without one).
-            Only that one row is computed explicitly; the full attention matrix is never stored.
+            (..., T - since, C) tokens, and (..., heads, T) softmaxed attention of `query` to all tokens (None without
+            one). Only that one row is computed explicitly; the full attention matrix is never stored.
         """
         *batch, T, C = x.shape
         attn = self.attn
-        qkv = attn.qkv(self.norm1(x)).view(-1, T, 3, attn.num_heads, C // attn.num_heads).permute(2, 0, 3, 1, 4)
+        qkv = attn.qkv(self.norm1(x)).reshape(-1, T, 3, attn.num_heads, C // attn.num_heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)  # (B, heads, T, d)
         row = None
         if query is not None:
             row = (q[:, :, query : query + 1] * attn.scale @ k.transpose(-2, -1)).softmax(-1)
             row = row.view(*batch, attn.num_heads, T)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(*batch, T, C)
-        return x + self.drop_path1(attn.proj(mixed)), row
+        mixed = self.mix(q[:, :, since:], k, v).transpose(1, 2).reshape(*batch, T - since, C)
+        return x[..., since:, :] + self.drop_path1(attn.proj(mixed)), row
 
     def transform(self, x: Tensor) -> Tensor:
         """Second half: x + mlp(norm(x))."""

@@ -92,6 +92,11 @@ class Child:
             start_new_session=True,
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def check(self, *, may_end: bool) -> None:
         """Raises DemoError when it has ended: at all, or, if it may end, with an error."""
         code = self._process.poll()

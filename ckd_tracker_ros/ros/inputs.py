@@ -16,10 +16,10 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
+from ckd_tracker_ros.causes import Facts, StreamFacts
 from ckd_tracker_ros.frame import MODALITIES
 from ckd_tracker_ros.images import to_ns
 from ckd_tracker_ros.pairing import NearestPairing, Pair, PairingSettings
-from ckd_tracker_ros.ros.diagnostics import Facts, StreamFacts
 from ckd_tracker_ros.ros.filters import FilterPairing
 from ckd_tracker_ros.ros.parameters import Parameters
 
@@ -40,7 +40,7 @@ def make_pairing(parameters: Parameters) -> NearestPairing | FilterPairing:
     """
     slop, size, delay = parameters.sync_slop, parameters.sync_queue_size, parameters.sync_thermal_delay
     if parameters.sync_policy == "nearest":
-        return PairingSettings(slop, size, delay, parameters.sync_reuse).start()
+        return PairingSettings(slop, size, delay, parameters.sync_reuse, parameters.modality_settings.silence).start()
     return FilterPairing(parameters.sync_policy, round(slop * 1e9), size, round(delay * 1e9))
 
 
@@ -114,7 +114,7 @@ class Inputs:
         camera.unset += stamp_ns == 0
         pair = self._pairing.push(stream, stamp_ns, time.monotonic_ns(), message)
         if pair is not None:
-            self.pairs += 1
+            self.pairs += None not in pair.items
             self._on_pair(pair)
 
     def look(self) -> None:
@@ -146,6 +146,8 @@ class Inputs:
         self._pairing.thermal_delay_ns = round(parameters.sync_thermal_delay * 1e9)
         if isinstance(self._pairing, NearestPairing):
             self._pairing.reuse = parameters.sync_reuse
+            silence = parameters.modality_settings.silence
+            self._pairing.timeout_ns = None if silence is None else round(silence * 1e9)
 
     @property
     def received(self) -> dict[str, int]:

@@ -12,6 +12,8 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
+from ckd_tracker_ros import causes
+from ckd_tracker_ros.frame import MODALITIES
 from ckd_tracker_ros.ros import diagnostics
 from ckd_tracker_ros.ros.inputs import Inputs
 from ckd_tracker_ros.ros.ring import Ring
@@ -76,9 +78,9 @@ class Monitor:
         running.inputs.look()
         if (facts := running.inputs.facts()) is None:
             return
-        before, self._cause = self._cause, diagnostics.why_nothing(facts)
+        before, self._cause = self._cause, causes.why_nothing(facts)
         if self._cause and without_numbers(self._cause) != without_numbers(before):
-            self._node.get_logger().warning(self._cause)
+            self._node.get_logger().warning(f"{self._cause} (`ckd-tracker doctor` looks closer)")
         elif before and not self._cause:
             self._node.get_logger().info("pairs of images arrive")
 
@@ -86,7 +88,7 @@ class Monitor:
         """Sends the diagnostics of this moment."""
         view, statistics, running = self._view, self._view.statistics, self._view.running
         entries = view.roster.entries
-        cause = statistics.error or statistics.image_problem or self._cause
+        cause = statistics.error or statistics.image_problem or self._cause or statistics.camera_problem
         level, text = DiagnosticStatus.OK, view.state
         if view.failure or statistics.error:
             level, text = DiagnosticStatus.ERROR, view.failure or cause
@@ -106,6 +108,8 @@ class Monitor:
         values.update({f"pairs dropped, {reason}": count for reason, count in statistics.drops.items()})
         for name, timing in statistics.take_timings().items():
             values[f"{name} mean [s]"], values[f"{name} max [s]"] = timing.mean, timing.largest
+            values[f"{name} median [s]"] = timing.median
+        values.update({f"{n} images": v.value for n, v in zip(MODALITIES, statistics.verdicts, strict=True)})
         values["targets"] = len(entries)
         values.update({f"target {entry.target.id}": entry.target.status.name for entry in entries})
         values["cause"] = cause

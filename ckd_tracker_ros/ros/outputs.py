@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 
 from ckd_tracker_msgs.msg import TrackedTargetArray
 from ckd_tracker_ros import images, overlay
+from ckd_tracker_ros.causes import clock_off
 from ckd_tracker_ros.frame import RgbtFrame
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.ros import messages
@@ -21,7 +22,7 @@ from ckd_tracker_ros.ros.parameters import Parameters
 from ckd_tracker_ros.ros.statistics import Statistics
 from ckd_tracker_ros.ros.worker import Outcome
 from ckd_tracker_ros.target import Target
-from ckd_tracker_ros.target_messages import box_of, targets_message
+from ckd_tracker_ros.target_messages import targets_message
 
 CLOCKS_AGREE_S = 10.0
 """Stamps further than this from the node's clock say nothing about latency."""
@@ -62,16 +63,23 @@ class Outputs:
             outcome.targets + outcome.removed,
             self._registration,
             self._statistics.last_sizes,
-            tuple(item is not None for item in pair.items),
+            outcome.frame.present if outcome.frame else tuple(item is not None for item in pair.items),
             sync_offset=pair.offset_ns / 1e9,
             latency=latency,
             processing_time=processing,
             skipped_pairs=outcome.skipped,
         )
+        own = (time.monotonic_ns() - pair.arrival_ns - outcome.step_ns) / 1e9
         self._targets.publish(message)
         if self._detections is not None:
             self._detections.publish(messages.detections_message(message))
-        self._statistics.took(latency=latency, processing_time=processing, sync_offset=pair.offset_ns / 1e9)
+        self._statistics.took(
+            latency=latency,
+            processing_time=processing,
+            sync_offset=pair.offset_ns / 1e9,
+            step_time=outcome.step_ns / 1e9,
+            overhead=own,  # from the later image's callback to the publish call, without the tracker's step
+        )
         self._publish_picture(header, outcome)
 
     def _latency(self, stamp_ns: int) -> float:
@@ -79,10 +87,7 @@ class Outputs:
         latency = (self._node.get_clock().now().nanoseconds - stamp_ns) / 1e9
         if abs(latency) <= CLOCKS_AGREE_S:
             return latency
-        self._statistics.warn_once(
-            f"image stamps are {latency:.1f} s off this node's clock, so latency is NaN: set use_sim_time to true when "
-            "a recording is played with /clock"
-        )
+        self._statistics.warn_once(str(clock_off(latency)))
         return math.nan
 
     def _publish_picture(self, header: Header, outcome: Outcome) -> None:
@@ -108,11 +113,11 @@ def picture(frame: RgbtFrame, targets: tuple[Target, ...], registration: Registr
     rgb, thermal = frame.images
     limits = next((target.state.limits[1] for target in targets), None)
     canvas = overlay.to_bgr(rgb if rgb is not None else thermal, None if rgb is not None else limits)
-    overlay.draw(canvas, [_mark(target, box_of(target)) for target in targets])
+    overlay.draw(canvas, [_mark(target, target.box) for target in targets])
     if rgb is not None and thermal is not None:
         small = overlay.to_bgr(thermal, limits)
         sizes = (rgb.width, rgb.height), (thermal.width, thermal.height)
-        boxes = [registration.thermal_box(box_of(target), *sizes) for target in targets]
+        boxes = [registration.thermal_box(target.box, *sizes) for target in targets]
         width = max(1, round(rgb.width * INSET_WIDTH))
         height = min(rgb.height, max(1, round(width * thermal.height / thermal.width)))
         scale = width / thermal.width
@@ -124,6 +129,5 @@ def picture(frame: RgbtFrame, targets: tuple[Target, ...], registration: Registr
 
 
 def _mark(target: Target, box: overlay.ArrayLike, named: bool = True) -> overlay.Mark:
-    confidence = 1.0 if target.estimate is None else target.estimate.confidence
-    text = f"{target.id} {target.label} {confidence:.2f}" if named else ""
+    text = f"{target.id} {target.label} {target.confidence:.2f}" if named else ""
     return overlay.Mark(box, text, overlay.STATUS_COLORS[target.status])

@@ -12,6 +12,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from ckd_tracker_ros.modality import ON_MISSING, ModalitySettings
 from ckd_tracker_ros.pairing import PairingSettings
 from ckd_tracker_ros.registration import Registration, RegistrationError
 from ckd_tracker_ros.target import LostSettings
@@ -103,8 +104,10 @@ class Parameters:
     """All parameters of the node: each field is one row of the table, with its rule."""
 
     model: str = _row("ckd_tiny", "model", "model file, or the name of one that is installed")
-    device: str = _row("auto", "device", "where the network runs: auto, cpu, cuda or cuda:N; a GPU has to be there")
-    precision: str = _row("auto", "precision", "number format of the network; auto follows the documented table")
+    device: str = _row("auto", "device", "auto, cpu, cuda, cuda:N; tensorrt for an .onnx model; it has to be there")
+    precision: str = _row(
+        "auto", "precision", "number format: auto (by device), float32, bfloat16, float16 (GPU), int8 (CPU)"
+    )
     threads: int = _row(0, "threads", "CPU threads of the network, 0 = torch's own choice", low=0, high=256)
     autostart: bool = _row(True, "autostart", "configure and activate at start")
     max_targets: int = _row(8, "max_targets", "targets at once", low=1, high=256)
@@ -137,6 +140,8 @@ class Parameters:
         (0.0, 65535.0),
         "thermal.range",
         "raw values that become black and white with normalization range",
+        low=-1e38,
+        high=1e38,
         length=2,
         increasing=True,
         live=True,
@@ -189,16 +194,33 @@ class Parameters:
         1.0, "replay.seconds", "recent pairs kept for requests with a past stamp", unit="s", low=0.0, high=60.0
     )
     replay_max_mb: int = _row(256, "replay.max_mb", "memory for these pairs", unit="MB", low=1, high=65536)
+    modality_timeout: float = _row(
+        ModalitySettings.timeout,
+        "modality.timeout",
+        "of silence or of one and the same image, after which a camera counts as missing",
+        unit="s",
+        low=0.01,
+        high=60.0,
+        live=True,
+    )
+    modality_on_missing: str = _row(
+        ModalitySettings.on_missing,
+        "modality.on_missing",
+        "degrade goes on with the other camera, wait does not",
+        choices=ON_MISSING,
+        live=True,
+    )
     registration_thermal_to_rgb: tuple[float, ...] = _row(
         IDENTITY,
         "registration.thermal_to_rgb",
-        "3x3 homography, row major, thermal pixels to RGB pixels; identity scales by image size",
+        "3x3 homography, row major, thermal pixels to RGB pixels, found by `ckd-tracker calibrate`; identity scales by "
+        "image size",
         length=9,
     )
     lost_confidence: float = _row(
         LostSettings.confidence,
         "lost.confidence",
-        "a target under this confidence is lost",
+        "a target under this confidence is uncertain",
         low=0.0,
         high=1.0,
         live=True,
@@ -206,9 +228,38 @@ class Parameters:
     lost_recover: float = _row(
         LostSettings.recover,
         "lost.recover",
-        "a lost target is tracked again from this confidence on",
+        "an uncertain or lost target is tracked again from this confidence on",
         low=0.0,
         high=1.0,
+        live=True,
+    )
+    lost_after: int = _row(
+        LostSettings.after, "lost.after", "frames a target is uncertain before it is lost", low=0, high=1000, live=True
+    )
+    lost_give_up: float = _row(
+        LostSettings.give_up,
+        "lost.give_up",
+        "a lost target is searched for so long, then removed; 0: for ever",
+        unit="s",
+        low=0.0,
+        high=86400.0,
+        live=True,
+    )
+    lost_crops: int = _row(
+        LostSettings.crops,
+        "lost.crops",
+        "search crops a step for all targets that are uncertain or lost, at least one each",
+        low=1,
+        high=256,
+        live=True,
+    )
+    template_update: float = _row(
+        LostSettings.renew,
+        "template.update",
+        "a target that is well seen gets its present appearance as a second template so often; 0: never",
+        unit="s",
+        low=0.0,
+        high=3600.0,
         live=True,
     )
     qos_reliability: str = _row(
@@ -247,9 +298,21 @@ class Parameters:
         )
 
     @property
+    def modality_settings(self) -> ModalitySettings:
+        """When a camera counts as missing."""
+        return ModalitySettings(self.modality_timeout, self.modality_on_missing)
+
+    @property
     def lost_settings(self) -> LostSettings:
         """When a target is lost."""
-        return LostSettings(self.lost_confidence, self.lost_recover)
+        return LostSettings(
+            self.lost_confidence,
+            self.lost_recover,
+            self.lost_after,
+            self.lost_give_up,
+            self.lost_crops,
+            self.template_update,
+        )
 
 
 RULES: dict[str, Rule] = {row.name: row.metadata["rule"] for row in fields(Parameters)}
@@ -291,7 +354,8 @@ class ParameterTable:
         if not problems and given and self._complete:
             try:
                 values = Parameters(**{**self._values(), **{name: _frozen(value) for name, value in given.items()}})
-            except ParameterError as error:
+                _ = values.tracker_settings, values.lost_settings  # what they refuse is refused here
+            except ValueError as error:
                 problems = [str(error)]
             else:
                 for name in given:

@@ -44,7 +44,7 @@ class Ring:
 
         A pair whose stamp goes back (a looped recording) starts the ring anew, so that a stamp stays unambiguous.
         """
-        size = sum(self._size_of(item) for item in pair.items)
+        size = sum(self._size_of(item) for item in pair.items if item is not None)
         with self._lock:
             if self._entries and pair.rgb_stamp_ns < self._entries[-1][1].rgb_stamp_ns:
                 self._entries.clear()

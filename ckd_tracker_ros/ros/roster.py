@@ -9,6 +9,11 @@ from dataclasses import dataclass, replace
 
 from ckd_tracker_ros.target import Status, Target
 
+LONGEST_TEXT = 256
+"""Characters of an id or a label: every message with the target carries both."""
+MOST_NAMED = 10
+"""Ids in the reason of a refusal."""
+
 
 class RequestError(ValueError):
     """A request that is refused whole; the message names the value and why."""
@@ -58,11 +63,13 @@ class Roster:
             return tuple(self._entries.values())
 
     def commit(self, steps: Iterable[tuple[Entry, Entry]]) -> None:
-        """Replaces each first entry by the second one, where the first is still there."""
+        """Replaces each first entry by the second one, where the first is still there; given up targets leave."""
         with self._lock:
             for before, after in steps:
                 if self._entries.get(before.target.id) is before:
                     self._entries[before.target.id] = after
+                    if after.target.status is Status.REMOVED:
+                        self._drop(after.target.id)
 
     def report(self) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
         """What the next message says: targets, and those removed since the last call, with status REMOVED."""
@@ -101,10 +108,16 @@ class Roster:
         """The same starts with every id and label filled in.
 
         Raises:
-            RequestError: repeated ids, too many targets, or nothing to do.
+            RequestError: repeated ids, too many targets, nothing to do, an id or a label that is too long.
         """
         if not starts and not replace_all:
             raise RequestError("the request names no target")
+        for start in starts:
+            for what, text in (("id", start.id), ("label", start.label)):
+                if len(text) > LONGEST_TEXT:
+                    raise RequestError(
+                        f"{what} {_short(text)!r} has {len(text)} characters; allowed: at most {LONGEST_TEXT}"
+                    )
         given = Counter(start.id for start in starts if start.id)
         if repeated := [id for id, count in given.items() if count > 1]:
             raise RequestError(f"id {_quoted(repeated)} repeats in the request")
@@ -157,4 +170,10 @@ class Roster:
 
 
 def _quoted(ids: Iterable[str]) -> str:
-    return ", ".join(map(repr, ids))
+    ids = list(ids)
+    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+    return ", ".join(repr(_short(id)) for id in ids[:MOST_NAMED]) + more
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -8,17 +8,23 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean, median
 
 from ckd_tracker_ros.frame import MODALITIES
+from ckd_tracker_ros.modality import Verdict
 
 Size = tuple[int, int]
+
+MOST_WARNINGS = 200
+"""Different ones that are written to the log of a node; whoever sends images could fill a disk with more."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Mean and largest of some durations, seconds; NaN where there were none."""
+    """Mean, median and largest of some durations, seconds; NaN where there were none."""
 
     mean: float
+    median: float
     largest: float
 
 
@@ -34,6 +40,7 @@ class Statistics:
         self._drops: Counter[str] = Counter()
         self._durations: dict[str, list[float]] = {}
         self._sizes: tuple[Size | None, ...] = (None,) * len(MODALITIES)
+        self.verdicts = (Verdict.OK,) * len(MODALITIES)
         self.processed = 0
         self.error = ""
         self.image_problem = ""
@@ -63,12 +70,12 @@ class Statistics:
         timings = {}
         for name, values in durations.items():
             known = [value for value in values if value == value]
-            timings[name] = Timing(sum(known) / len(known), max(known)) if known else Timing(float("nan"), float("nan"))
+            timings[name] = Timing(fmean(known), median(known), max(known)) if known else Timing(*[float("nan")] * 3)
         return timings
 
     def warn_once(self, text: str) -> None:
         """A warning, unless one that differs in its numbers at most has been given before."""
-        if self._is_new(text):
+        if self._is_new(without_numbers(text)):
             self._warn(text)
 
     def unusable(self, error: Exception) -> None:
@@ -79,7 +86,7 @@ class Statistics:
     def failure(self, error: Exception) -> None:
         """Notes an error of the tracker itself: the log has its origin, diagnostics say so until a pair succeeds."""
         self.error = f"{type(error).__name__}: {error}"
-        if self._is_new(self.error):
+        if self._is_new(without_numbers(self.error)):
             trace = "".join(traceback.format_exception(error))
             self._fail(f"tracking failed, targets kept: {self.error}\n{trace}")
 
@@ -87,14 +94,27 @@ class Statistics:
         """A pair was processed: whatever was wrong is over."""
         self.error = self.image_problem = ""
 
+    def cameras(self, verdicts: tuple[Verdict, ...]) -> None:
+        """Notes what is thought of each camera, and warns when one goes and when it comes back."""
+        for name, before, now in zip(MODALITIES, self.verdicts, verdicts, strict=True):
+            if (before is Verdict.OK) != (now is Verdict.OK):
+                gone = f"{name} images are {now.value}: see modality.timeout and modality.on_missing"
+                self._warn(f"{name} images are back" if now is Verdict.OK else gone)
+        self.verdicts = verdicts
+
+    @property
+    def camera_problem(self) -> str:
+        """Which camera cannot be believed, and why; "" when both can."""
+        wrong = [(n, v.value) for n, v in zip(MODALITIES, self.verdicts, strict=True) if v is not Verdict.OK]
+        return "; ".join(f"{name} images are {verdict}" for name, verdict in wrong)
+
     def sizes(self, sizes: tuple[Size | None, ...]) -> None:
-        """Notes the image sizes of a pair, None = unknown, and warns when one changes."""
+        """Notes the image sizes of a pair, None = unknown, and warns of every change once."""
         for name, before, now in zip(MODALITIES, self._sizes, sizes, strict=True):
             if before and now and before != now and 0 not in now:
-                self._warn(
-                    f"{name} images changed from {before[0]}x{before[1]} to {now[0]}x{now[1]}; "
-                    "targets are kept, at the same pixels"
-                )
+                text = f"{name} images changed from {before[0]}x{before[1]} to {now[0]}x{now[1]}"
+                if self._is_new(text):
+                    self._warn(f"{text}; targets are kept, at the same pixels")
         self._sizes = tuple(
             now if now and 0 not in now else before for before, now in zip(self._sizes, sizes, strict=True)
         )
@@ -104,13 +124,15 @@ class Statistics:
         """Per modality, the last known image size."""
         return self._sizes
 
-    def _is_new(self, text: str) -> bool:
-        key = without_numbers(text)
+    def _is_new(self, key: str) -> bool:
         with self._lock:
-            if key in self._said:
+            if key in self._said or len(self._said) >= MOST_WARNINGS:
                 return False
             self._said.add(key)
-            return True
+            last = len(self._said) == MOST_WARNINGS
+        if last:
+            self._warn(f"{MOST_WARNINGS} different warnings: from here on only /diagnostics has them")
+        return True
 
 
 def without_numbers(text: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import SetBool, Trigger
 
 from ckd_tracker_msgs.srv import ReinitializeTargets, RemoveTargets
@@ -27,6 +28,8 @@ from ckd_tracker_ros.tracker import Tracker
 NAME = "ckd_tracker"
 EXPECTED = (ValueError, OSError, RuntimeError, MemoryError)
 """What a wrong parameter, a bad weight file, a missing device or too little memory raise."""
+REQUESTS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
+"""Of the services. ROS's own depth of 10 forgets what does not fit: several clients at once would wait for ever."""
 
 Transition = Callable[["TrackerNode", LifecycleState], TransitionCallbackReturn]
 
@@ -61,10 +64,13 @@ class TrackerNode(LifecycleNode):
         self._monitor = Monitor(self, self.view, self.get_parameter("diagnostics.period").value)
         # Only reinitialize waits for the worker: in a group of its own it never holds more than one thread.
         waiting, immediate = MutuallyExclusiveCallbackGroup(), ReentrantCallbackGroup()
-        self.create_service(ReinitializeTargets, "~/reinitialize", self._reinitialize, callback_group=waiting)
-        self.create_service(RemoveTargets, "~/remove_targets", self._remove, callback_group=immediate)
-        self.create_service(Trigger, "~/reset", self._reset, callback_group=immediate)
-        self.create_service(SetBool, "~/pause", self._pause, callback_group=immediate)
+        for kind, name, answer, group in (
+            (ReinitializeTargets, "reinitialize", self._reinitialize, waiting),
+            (RemoveTargets, "remove_targets", self._remove, immediate),
+            (Trigger, "reset", self._reset, immediate),
+            (SetBool, "pause", self._pause, immediate),
+        ):
+            self.create_service(kind, f"~/{name}", answer, qos_profile=REQUESTS, callback_group=group)
         if self.get_parameter("autostart").value:
             # In the group of the lifecycle services, so that no transition runs beside another.
             steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -84,7 +90,7 @@ class TrackerNode(LifecycleNode):
         tracker = Tracker.from_checkpoint(
             parameters.model, parameters.device, parameters.precision, parameters.threads, parameters.tracker_settings
         )
-        tracker.warm_up()
+        tracker.warm_up(parameters.max_targets)
         self._tracker = tracker
         self.view.model = tracker.description
         self.view.roster.max_targets = parameters.max_targets
@@ -225,4 +231,9 @@ class TrackerNode(LifecycleNode):
 
 
 def _settings(parameters: Parameters) -> Settings:
-    return Settings(parameters.tracker_settings, parameters.lost_settings, round(parameters.sync_max_age * 1e9))
+    return Settings(
+        parameters.tracker_settings,
+        parameters.lost_settings,
+        round(parameters.sync_max_age * 1e9),
+        parameters.modality_settings,
+    )

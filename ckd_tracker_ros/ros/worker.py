@@ -7,15 +7,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ckd_tracker_ros import images
+from ckd_tracker_ros import images, thermal
 from ckd_tracker_ros.frame import RgbtFrame
-from ckd_tracker_ros.pairing import Pair
+from ckd_tracker_ros.modality import ModalitySettings, Verdict, Watch, check
+from ckd_tracker_ros.pairing import THERMAL, Pair
 from ckd_tracker_ros.ros.ring import Ring, RingError
 from ckd_tracker_ros.ros.roster import Entry, RequestError, Roster, Start
 from ckd_tracker_ros.ros.statistics import Statistics
-from ckd_tracker_ros.target import LostSettings, Target, advance
+from ckd_tracker_ros.target import LostSettings, Target, follow
 from ckd_tracker_ros.tracker import Tracker, TrackerSettings
 
 REQUEST_LIMIT_S = 10.0
@@ -32,6 +33,7 @@ class Settings:
     tracker: TrackerSettings
     lost: LostSettings
     max_age_ns: int
+    modality: ModalitySettings = field(default_factory=ModalitySettings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +42,11 @@ class Outcome:
 
     Attributes:
         pair: the messages and their stamps.
-        frame: the decoded pair; None when there was nothing to track in it.
+        frame: the decoded pair, without images that cannot be believed; None when there was nothing to track in it.
         targets: all targets after it.
         removed: those that have gone since the last outcome.
         taken_ns: monotonic time at which the worker took the pair.
+        step_ns: of that, how long the tracker's step took.
         skipped: pairs since the last outcome that were not processed: replaced by a newer one, too old, unusable.
     """
 
@@ -52,6 +55,7 @@ class Outcome:
     targets: tuple[Target, ...]
     removed: tuple[Target, ...]
     taken_ns: int
+    step_ns: int
     skipped: int
 
 
@@ -88,6 +92,7 @@ class Worker:
         self._ring = ring
         self._statistics = statistics
         self._publish = publish
+        self._watch = Watch()
         self._slot: tuple[int, Pair] | None = None
         self._requests: deque[_Request] = deque()
         self._skipped = 0
@@ -196,14 +201,22 @@ class Worker:
             return
         self._tracker.settings = settings.tracker
         entries = self._roster.entries
-        frame = None
+        frame, step_ns = None, 0
         if not entries:
             self._statistics.sizes(tuple(map(images.message_size, pair.items)))
+            self._statistics.cameras(tuple(Verdict.MISSING if item is None else Verdict.OK for item in pair.items))
         else:
             try:
                 frame = images.decode_pair(pair)
                 self._statistics.sizes(tuple(image and (image.width, image.height) for image in frame.images))
+                if frame.images[THERMAL] is not None and thermal.is_palette(frame.images[THERMAL]):
+                    self._statistics.warn_once(thermal.PALETTE_WARNING)
+                watch = replace(self._watch, rgb_size=self._statistics.last_sizes[0])
+                self._watch, frame, verdicts = check(watch, frame, settings.modality)
+                self._statistics.cameras(verdicts)
+                began_ns = time.monotonic_ns()
                 steps = self._step([entry for entry in entries if entry.serial < serial], serial, frame)
+                step_ns = time.monotonic_ns() - began_ns
             except ValueError as error:  # an image that cannot be used; the targets wait for a better one
                 self._statistics.unusable(error)
                 self._skip("unusable image")
@@ -217,14 +230,11 @@ class Worker:
         with self._condition:
             skipped, self._skipped = self._skipped, 0
         self._statistics.recovered()
-        self._publish(Outcome(pair, frame, targets, removed, taken_ns, skipped))
+        self._publish(Outcome(pair, frame, targets, removed, taken_ns, step_ns, skipped))
 
     def _step(self, entries: Sequence[Entry], serial: int, frame: RgbtFrame) -> list[tuple[Entry, Entry]]:
-        states, estimates = self._tracker.step_many([entry.target.state for entry in entries], frame)
-        return [
-            (entry, Entry(advance(entry.target, state, estimate, self.settings.lost), serial))
-            for entry, state, estimate in zip(entries, states, estimates, strict=True)
-        ]
+        targets = follow(self._tracker, [entry.target for entry in entries], frame, self.settings.lost)
+        return [(entry, Entry(target, serial)) for entry, target in zip(entries, targets, strict=True)]
 
     def _handle(self, request: _Request) -> None:
         refusal = ""
@@ -246,17 +256,22 @@ class Worker:
         """New targets on the asked pair, then through the pairs since."""
         self._tracker.settings = self.settings.tracker
         serial, pair = self._ring.since(request.stamp_ns, request.slop_ns)[0]
-        frame = images.decode_pair(pair)
+        watch = Watch(rgb_size=self._statistics.last_sizes[0])
+        watch, frame, _ = check(watch, images.decode_pair(pair), self.settings.modality)
         entries = []
         for start in request.starts:
             try:
                 state = self._tracker.start(frame, start.box)
             except ValueError as error:
                 raise RequestError(f"target {start.id!r}: {error}") from error
-            entries.append(Entry(Target(start.id, start.label, state), serial))
-        return self._replay(entries, serial) if request.stamp_ns and entries else entries
+            entries.append(Entry(Target.begin(start.id, start.label, state), serial))
+        if request.stamp_ns and entries:
+            entries, watch = self._replay(entries, serial, watch)
+        if not self._roster.entries:  # the same view of the cameras as offline, where nothing came before the start
+            self._watch = watch
+        return entries
 
-    def _replay(self, entries: list[Entry], serial: int) -> list[Entry]:
+    def _replay(self, entries: list[Entry], serial: int, watch: Watch) -> tuple[list[Entry], Watch]:
         """The entries after the pairs that came since `serial`; when time is short some are left out, never the last.
 
         The newest pair may be another one at the end than at the beginning: catching up goes on until it is reached.
@@ -269,12 +284,13 @@ class Worker:
             serial, pair = pending[min(stride, len(pending)) - 1]
             steps += 1
             try:
-                entries = [after for _, after in self._step(entries, serial, images.decode_pair(pair))]
+                watch, frame, _ = check(watch, images.decode_pair(pair), self.settings.modality)
+                entries = [after for _, after in self._step(entries, serial, frame)]
             except ValueError as error:
                 self._statistics.unusable(error)
             if left <= 0 or self._stopping:
                 break
-        return entries
+        return entries, watch
 
     def _answer(self, request: _Request, refusal: str) -> None:
         request.refusal = refusal

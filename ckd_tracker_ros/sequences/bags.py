@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ckd_tracker_ros import causes
 from ckd_tracker_ros.frame import MODALITIES, RgbtFrame
 from ckd_tracker_ros.images import ImageError, decode_pair, to_ns
 from ckd_tracker_ros.pairing import NearestPairing, Pair, PairingSettings, Reason
@@ -234,13 +235,8 @@ def why_no_pairs(bag: Bag, cameras: tuple[str, str], pairing: NearestPairing) ->
     if silent:
         return BagError(f"{text}: no image on {' and '.join(silent)}")
     if unset:
-        return BagError(f"{text}: the stamps on {' and '.join(unset)} are not set (0)")
-    if pairing.nearest_offset_ns is None:
-        return BagError(f"{text}: the stamps of {' and '.join(cameras)} never meet")
-    return BagError(
-        f"{text} within the slop of {pairing.slop_ns / 1e9:g} s: the last images to be compared, thermal less RGB, "
-        f"are {pairing.nearest_offset_ns / 1e9:+.4f} s apart; see slop and thermal delay"
-    )
+        return BagError(f"{text}: {causes.unset(unset)}")
+    return BagError(f"{text}: {causes.no_pairs(pairing.nearest_offset_ns, pairing.slop_ns)}")
 
 
 class BagSequence:

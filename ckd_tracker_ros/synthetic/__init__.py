@@ -6,7 +6,7 @@ All coordinates are continuous, with the origin at the outer corner of the first
 as outlines with sub-pixel vertices, and a box is the extent of those vertices: it is exact in both images.
 """
 
-from ckd_tracker_ros.synthetic.config import KINDS, RGB_FAULTS, SceneConfig, random_config
+from ckd_tracker_ros.synthetic.config import HIDINGS, KINDS, RGB_FAULTS, SceneConfig, random_config
 from ckd_tracker_ros.synthetic.scene import Scene
 
-__all__ = ["KINDS", "RGB_FAULTS", "Scene", "SceneConfig", "random_config"]
+__all__ = ["HIDINGS", "KINDS", "RGB_FAULTS", "Scene", "SceneConfig", "random_config"]

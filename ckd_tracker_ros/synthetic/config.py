@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 RGB_FAULTS = ("none", "dark", "smoke", "glare")
 KINDS = ("person", "car", "animal", "blob", "polygon", "machine")
+HIDINGS = ("behind", "outside")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class SceneConfig:
             none.
         absence: share of a cycle that every target spends outside the image; 0 for none. A cycle lasts the whole
             scene, at most 8 s; it begins with the targets in view.
+        hidden: first frame in which nothing is seen of any target, and first after it; None for never.
+        hiding: one of `HIDINGS`: something drives in front of every target and stays there, or the targets walk out of
+            the image and come back in where they left.
         camera_motion: largest shift of the view, share of the image's width.
         clutter: number of static structures in the background.
         rgb_contrast, thermal_contrast: of bodies against the background's mean, 1 for clear, 0 for none.
@@ -61,6 +65,8 @@ class SceneConfig:
     deform: float = 0.5
     occlusion: float = 0.0
     absence: float = 0.0
+    hidden: tuple[int, int] | None = None
+    hiding: str = "behind"
     camera_motion: float = 0.04
     clutter: int = 18
     rgb_contrast: float = 1.0
@@ -87,7 +93,9 @@ class SceneConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value!r}; allowed: {low} to {high}")
-        choices = {"rgb_fault": RGB_FAULTS, "thermal_bits": (8, 16), "kind": ("any", *KINDS)}
+        choices = {
+            "rgb_fault": RGB_FAULTS, "thermal_bits": (8, 16), "kind": ("any", *KINDS), "hiding": HIDINGS,
+        }  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(map(str, allowed))}")
@@ -95,9 +103,12 @@ class SceneConfig:
             raise ValueError(f"size is {self.size!r}; allowed: smallest and largest, pixels, at least 4, in that order")
         if self.thermal_size is not None and (len(self.thermal_size) != 2 or min(self.thermal_size) < 32):
             raise ValueError(f"thermal_size is {self.thermal_size!r}; allowed: width and height from 32 on, or None")
-        span = self.fault_frames
-        if span is not None and (len(span) != 2 or span[0] > span[1]):
-            raise ValueError(f"fault_frames is {span!r}; allowed: first and end frame in order, or None")
+        for name in ("fault_frames", "hidden"):
+            span = getattr(self, name)
+            if span is not None and (len(span) != 2 or span[0] > span[1]):
+                raise ValueError(f"{name} is {span!r}; allowed: first and end frame in order, or None")
+        if self.hidden is not None and (self.occlusion or self.absence):
+            raise ValueError("hidden, occlusion and absence say three times when targets are seen; hidden goes alone")
         if self.homography is not None:
             matrix = np.asarray(self.homography, np.float64)
             if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:

@@ -19,6 +19,9 @@ from ckd_tracker_ros.synthetic.drawing import Fault, Noise, backdrops, fill, pai
 CYCLE_S = 8.0  # longest time between two absences or two crossings of a target
 AWAY_MIDDLE, AWAY_RAMP = 0.6, 0.16  # of an absence, shares of a cycle
 COUNTS_OFFSET, COUNTS_PER_LEVEL = 7000.0, 8.0  # 16-bit thermal: as an uncooled 14-bit camera at room temperature
+HIDE_RAMP = 50  # frames in which a target walks out of the image, and in
+COVER = 2.4  # side of what stays in front of a target, in sizes of it
+COVER_SPEED = 12.0  # of what drives in front of a target, against it, pixels per frame
 BOX_TRIES = 16  # places tried for a target, to keep targets apart in the first frame
 
 
@@ -142,7 +145,7 @@ class Scene:
         if not config.targets:
             twins, screens = 0, 0
         else:
-            twins, screens = config.look_alikes, config.targets * (config.occlusion > 0)
+            twins, screens = config.look_alikes, config.targets * (config.occlusion > 0 or self._covered)
         targets: list[_Actor] = []
         for _ in range(config.targets):
             body = body_of(rng, config, config.kind, self._size(rng))
@@ -174,7 +177,7 @@ class Scene:
     def _screen(self, rng: np.random.Generator, target: Body) -> Body:
         """Something that passes in front of a target, from left to right or back."""
         parts = screen_of(rng)
-        size = 1.7 * target.size * math.sqrt(self.config.scale_change)
+        size = (COVER if self._covered else 1.7) * target.size * math.sqrt(self.config.scale_change)
         direction = float(rng.choice([-1, 1]))
         return Body(parts, size, looks_of(rng, self.config, parts), np.array([direction, 0.0]))
 
@@ -186,6 +189,16 @@ class Scene:
     def _camera_at(self, time: float) -> NDArray[np.float64]:
         """(2,) RGB pixels are world pixels less this."""
         return np.array([wave.at(time) for wave in self._camera])
+
+    @property
+    def _covered(self) -> bool:
+        """Whether something stays in front of the targets for a while."""
+        return self.config.hidden is not None and self.config.hiding == "behind"
+
+    def _from_hidden(self, time: float) -> float:
+        """Frames until the targets are hidden (below 0), or since they were."""
+        frame, (first, end) = time * self.config.fps, self.config.hidden
+        return min(frame - first, 0.0) + max(frame - (end - 1), 0.0)
 
     @property
     def _away(self) -> tuple[float, float]:
@@ -200,10 +213,14 @@ class Scene:
         if actor.hides is not None:
             return self._screen_centre(actor, time, share)
         centre = body.position(time)
-        if actor.role == "target" and config.absence > 0:
-            ramp, _ = self._away
-            nearness = abs(share - AWAY_MIDDLE) - config.absence / 2  # 0 and less: away
-            step = float(np.clip(1 - nearness / ramp, 0, 1))
+        leaves = config.hidden is not None and config.hiding == "outside"
+        if actor.role == "target" and (leaves or config.absence > 0):
+            if leaves:
+                step = max(0.0, 1 - abs(self._from_hidden(time)) / HIDE_RAMP)
+            else:
+                ramp, _ = self._away
+                nearness = abs(share - AWAY_MIDDLE) - config.absence / 2  # 0 and less: away
+                step = float(np.clip(1 - nearness / ramp, 0, 1))
             edge = config.width if actor.leaves > 0 else 0.0
             border = edge + actor.leaves * (body.size * math.sqrt(config.scale_change) + self._drift + 4)
             centre[0] += (3 * step**2 - 2 * step**3) * (border - centre[0])
@@ -212,6 +229,11 @@ class Scene:
     def _screen_centre(self, actor: _Actor, time: float, share: float) -> NDArray[np.float64]:
         """(2,) world pixels: slow while it crosses, out of view at both ends of the cycle."""
         config = self.config
+        if self._covered:
+            x, y, width, height = _extent(self._placed(self._targets[actor.hides], time, still=True).points)
+            x += width / 2 + actor.body.centre[0] * COVER_SPEED * self._from_hidden(time)
+            tall = np.ptp(actor.body.parts[0].outline[:, 1]) * actor.body.size
+            return np.array([x, y + height / 2 - tall / 2])
         ramp, first = self._away
         meeting = first - ramp - 0.05 if config.absence > 0 else 0.35
         moment = (math.floor(time / self._cycle) + meeting) * self._cycle

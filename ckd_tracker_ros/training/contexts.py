@@ -96,7 +96,7 @@ def make_context(
     pixels = np.zeros((4, side, side), np.uint8)
     for image, channels in zip(frame.images, (slice(0, 3), slice(3, 4))):
         if image is not None:
-            limits = thermal.measure(image, thermal.ThermalSettings())
+            limits = thermal.limits_of(image, thermal.ThermalSettings())
             crop = cut(image, square, side, np.eye(3), limits)
             pixels[channels] = np.moveaxis(crop, -1, 0)[: channels.stop - channels.start]
     width, height = frame.size

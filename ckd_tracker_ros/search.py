@@ -1,0 +1,206 @@
+"""Where a target that is not seen any more is looked for, and what may be taken for it when something turns up.
+
+A target that is lost cannot be far at first. What looks like it further away than it can have come is something else;
+that is remembered and followed as a look-alike, and is still something else when the target has had the time to be
+there. So while a target is gone the whole image is searched, a bounded number of crops a step, and it is taken back
+where something turns up that has not been there before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckd_tracker_ros import boxes
+from ckd_tracker_ros.calibration import logit
+from ckd_tracker_ros.tracker import Sightings, TargetState
+
+Box = NDArray[np.float64]
+
+NEAR, FASTEST = 0.7, 4.0
+"""How far a target may be from where it should be: sizes at once, and further sizes a second."""
+COAST_S = 0.5
+"""For about so long a target that is not seen goes on as it went."""
+STRIDE = 0.75
+"""From one search crop of the sweep to the next, in sides of it: a target between two is whole in one of them."""
+SAME = 0.6
+"""Two sightings nearer to each other than this, in sizes, are of one thing."""
+DRIFT, LARGEST_DRIFT = 1.0, 1.5
+"""How far a look-alike may have come since it was seen: sizes a second, and at most sizes."""
+LEAST = 0.15
+"""Scores under this are nothing."""
+GROWTH = 0.55
+"""Of width and of height, as logarithms: what is so much larger or smaller than the target was is something else."""
+MOST_OTHERS = 32
+RISE = 0.1
+"""Share of a look-alike's rise that is believed in one step, when the target may be there too: that comes out of
+hiding in less time."""
+BEATS_WEAK, BEATS_STRONG = 1.0, 2.0
+"""A sighting whose score is so much better than that of a look-alike, as logits, is another thing: of clutter, and of
+what the network takes for the target rather than not."""
+WORTH_A_LOOK = 0.3
+"""From this score on a sighting is looked at in a crop of its own, where scores are more reliable."""
+CONFIRM, REFUTE = 2, 4
+"""Frames in a row in which a sighting has to be good enough to be the target, or too bad, to be another thing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What the search for one target has come to.
+
+    Attributes:
+        seconds: since the target was last believed.
+        others: (N, 4) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen.
+        tile: next crop of the sweep through the image.
+        found: (4,) xywh box that may be the target, None when there is none.
+        confirmed: frames in a row in which it was good enough.
+        refuted: frames in a row in which it was too bad.
+    """
+
+    seconds: float = 0.0
+    others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    tile: int = 0
+    found: Box | None = None
+    confirmed: int = 0
+    refuted: int = 0
+
+    @classmethod
+    def of(cls, state: TargetState) -> Search:
+        """A search for a target that was last believed in this state."""
+        rivals = state.motion.rivals
+        return cls(others=np.column_stack([rivals, np.zeros(len(rivals))]))
+
+
+def expected(state: TargetState, seconds: float, image_size: tuple[int, int]) -> Box:
+    """(4,) xywh where a target should be, its centre inside the image: it goes on as it went, ever slower.
+
+    Args:
+        seconds: since it was believed in `state`.
+        image_size: width and height.
+    """
+    box = state.box.copy()
+    box[:2] += state.motion.velocity * COAST_S * (1 - math.exp(-seconds / COAST_S))
+    box[:2] = np.clip(box[:2], -box[2:] / 2, np.array(image_size) - box[2:] / 2)
+    return box
+
+
+def places(
+    search: Search, state: TargetState, image_size: tuple[int, int], factor: float, count: int, sweep_only: bool
+) -> tuple[list[Box], Search]:
+    """The (4,) xywh boxes around which search crops are cut in this step.
+
+    First where something was found in the last step, else where the target should be (not with `sweep_only`: the
+    tracker looks there anyway); then further and further away, and through the whole image again and again.
+
+    Args:
+        factor: side of a crop in sizes of the target.
+        count: at most so many.
+    """
+    middle = expected(state, search.seconds, image_size)
+    chosen = [] if sweep_only else [middle if search.found is None else search.found]
+    size = math.sqrt(middle[2] * middle[3])
+    stride = STRIDE * factor * size
+    columns, rows = (max(1, math.ceil(side / stride)) for side in image_size)
+    x, y = ((np.arange(n) + 0.5) * side / n for n, side in zip((columns, rows), image_size))
+    centres = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    centre = boxes.xywh_to_cxcywh(middle)[:2]
+    centres = centres[np.argsort(np.linalg.norm(centres - centre, axis=1), kind="stable")]
+    tiles = [(search.tile + k) % len(centres) for k in range(min(max(count - len(chosen), 0), len(centres)))]
+    chosen += [np.concatenate([centres[tile] - middle[2:] / 2, middle[2:]]) for tile in tiles]
+    return chosen, replace(search, tile=(search.tile + len(tiles)) % len(centres))
+
+
+def update(
+    search: Search,
+    state: TargetState,
+    image_size: tuple[int, int],
+    sightings: Sightings,
+    others: Sequence[Box],
+    seconds: float,
+) -> tuple[Search, Sightings]:
+    """What a step's sightings mean.
+
+    Args:
+        state: in which the target was last believed.
+        sightings: in the crops of `places`.
+        others: (4,) xywh boxes of targets that are tracked beside this one.
+        seconds: since the last step.
+
+    Returns:
+        The search after it, and the sightings that may be the target: the best first.
+    """
+    age = search.seconds + seconds
+    middle = boxes.xywh_to_cxcywh(expected(state, age, image_size))
+    size = math.sqrt(middle[2] * middle[3])
+    known = np.concatenate([search.others + np.array([0, 0, 0, seconds]), _as_others(others)])
+    single = sightings.single(SAME * size)
+    centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
+    owner = _assigned(centres, single.scores, known, size)
+    too_far = np.linalg.norm(centres - middle[:2], axis=1) > reach(age) * size
+    free = (owner < 0) & ~too_far & _fits(single.boxes, middle[2:])
+    for number in np.flatnonzero(owner >= 0):
+        score = known[owner[number], 2]
+        rise = max(single.scores[number] - score, 0.0)
+        known[owner[number]] = *centres[number], score + rise * (1.0 if too_far[number] else RISE), 0.0
+    new = np.flatnonzero((owner < 0) & too_far)
+    known = known[: len(search.others)]  # those that are tracked will be handed in again
+    known = np.concatenate([known, np.column_stack([centres[new], single.scores[new], np.zeros(len(new))])])
+    known = known[np.argsort(known[:, 3], kind="stable")][:MOST_OTHERS]
+    return replace(search, seconds=age, others=known), single[free]
+
+
+def reach(seconds: float) -> float:
+    """How far a target may be from where it should be, in sizes, when it was last believed so many seconds ago."""
+    return NEAR + FASTEST * seconds
+
+
+def may_be(search: Search, state: TargetState, image_size: tuple[int, int], box: Box, score: float) -> bool:
+    """Whether a (4,) xywh box with this score may be the target: it can have come there, and no look-alike is there."""
+    middle = boxes.xywh_to_cxcywh(expected(state, search.seconds, image_size))
+    size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[None, :2]
+    if np.linalg.norm(centre - middle[:2]) > reach(search.seconds) * size or not _fits(box[None], middle[2:])[0]:
+        return False
+    return bool((_assigned(centre, np.array([score]), search.others, size) < 0).all())
+
+
+def _fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
+    """(N,) whether (N, 4) xywh boxes are about as wide and high as a (2,) target was."""
+    return (np.abs(np.log(np.maximum(found[:, 2:], 1e-3) / size)) <= GROWTH).all(axis=1)
+
+
+def _as_others(tracked: Sequence[Box]) -> NDArray[np.float64]:
+    """(N, 4) as in `Search.others`, of targets that are seen now."""
+    return np.reshape([[*boxes.xywh_to_cxcywh(box)[:2], 1.0, 0.0] for box in tracked], (-1, 4))
+
+
+def _assigned(centres: NDArray, scores: NDArray, known: NDArray, size: float) -> NDArray[np.int64]:
+    """(K,) which of the (N, 4) look-alikes each of (K, 2) sightings is, -1 for none; each at most once."""
+    owner = np.full(len(centres), -1)
+    distances = np.linalg.norm(centres[:, None] - known[:, :2], axis=-1)
+    reach = (SAME + np.minimum(DRIFT * known[:, 3], LARGEST_DRIFT)) * size
+    margin = np.where(known[:, 2] < 0.5, BEATS_WEAK, BEATS_STRONG)
+    fits = (distances <= reach) & (logit(scores)[:, None] - logit(known[:, 2]) <= margin)
+    taken: set[int] = set()
+    for number, other in zip(*np.unravel_index(np.argsort(distances, axis=None), distances.shape)):
+        if owner[number] < 0 and other not in taken and fits[number, other]:
+            owner[number] = other
+            taken.add(int(other))
+    return owner
+
+
+def weigh(search: Search, free: Sightings, good: bool, bad: bool) -> Search:
+    """After a step whose best sighting, if any, is good enough to be the target, or too bad, or neither."""
+    if not len(free.scores) or free.scores[0] < WORTH_A_LOOK:
+        return replace(search, found=None, confirmed=0, refuted=0)
+    box = free.boxes[0]
+    again = search.found is not None and bool(boxes.iou(box, search.found) > 0.3)
+    confirmed = search.confirmed * again + 1 if good else 0
+    refuted = search.refuted * again + 1 if bad else 0
+    if refuted < REFUTE:
+        return replace(search, found=box, confirmed=confirmed, refuted=refuted)
+    other = np.array([[*boxes.xywh_to_cxcywh(box)[:2], free.scores[0], 0.0]])
+    return replace(search, others=np.concatenate([other, search.others]), found=None, confirmed=0, refuted=0)

@@ -1,0 +1,126 @@
+"""Cameras that cannot be believed are left out, everything else is left alone, and they come back by themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ckd_tracker_ros.frame import Image, RgbtFrame
+from ckd_tracker_ros.modality import ModalitySettings, Verdict, Watch, check
+
+PERIOD = 33_333_333
+OK = Verdict.OK
+
+
+def scene(number: int, channels: int = 3, dtype: type = np.uint8) -> np.ndarray:
+    noise = np.random.default_rng(number).normal(0, 2, (120, 160))
+    pixels = 90 + 40 * np.sin(np.arange(160) / 9) + noise
+    pixels = (pixels * (20 if dtype == np.uint16 else 1)).astype(dtype)
+    return pixels if channels == 1 else np.repeat(pixels[..., None], channels, -1)
+
+
+def noise(number: int, level: float, sigma: float, dtype: type = np.uint8) -> np.ndarray:
+    return np.clip(np.random.default_rng(number).normal(level, sigma, (120, 160)), 0, None).round().astype(dtype)
+
+
+def frame(number: int, rgb: np.ndarray | None, thermal: np.ndarray | None) -> RgbtFrame:
+    images = (rgb if rgb is None else Image(rgb), thermal if thermal is None else Image(thermal, "mono"))
+    return RgbtFrame(images, 10**18 + number * PERIOD)
+
+
+def watch(frames: list[RgbtFrame], settings: ModalitySettings | None = None) -> tuple[list, list]:
+    past, verdicts, present = Watch(), [], []
+    for each in frames:
+        past, seen, verdict = check(past, each, settings or ModalitySettings())
+        assert any(seen.present)
+        verdicts.append(verdict)
+        present.append(seen.present)
+    return verdicts, present
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_frozen_camera_is_left_out_after_the_timeout_and_returns_at_once(place):
+    frames = []
+    for n in range(60):
+        images = [scene(n), scene(n + 1000, 1)]
+        if 10 <= n < 40:
+            images[place] = scene(10, 3 if place == 0 else 1)
+        frames.append(frame(n, *images))
+    verdicts, present = watch(frames)
+    # last changed in frame 10; 0.3 s are 9 frames, and it has to be longer
+    frozen = [n for n, verdict in enumerate(verdicts) if verdict[place] is Verdict.FROZEN]
+    assert frozen == list(range(20, 40))
+    assert [n for n, there in enumerate(present) if not there[place]] == frozen
+    assert all(verdict[1 - place] is OK for verdict in verdicts)
+
+
+def test_repeating_driver_of_a_slow_camera_and_a_still_scene_are_not_frozen():
+    slow = [frame(n, scene(n), scene(n // 4, 1)) for n in range(60)]
+    still = [frame(n, scene(0), scene(1, 1)) for n in range(60)]
+    for frames in (slow, still):
+        assert set(watch(frames)[0]) == {(OK, OK)}
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda n: noise(n, 1, 1), Verdict.BLACK),
+        (lambda n: np.full((120, 160), 255, np.uint8), Verdict.SATURATED),
+        (lambda n: noise(n, 60, 1.5), Verdict.COVERED),
+        (lambda n: noise(n, 8000, 12, np.uint16), Verdict.COVERED),
+    ],
+)
+def test_images_that_hold_nothing(make, expected):
+    frames = [frame(n, scene(n), make(n) if 5 <= n < 40 else scene(n, 1, make(n).dtype)) for n in range(50)]
+    verdicts, present = watch(frames)
+    assert all(verdicts[n] == (OK, expected) and present[n] == (True, False) for n in range(16, 40))
+    assert all(verdicts[n] == (OK, OK) for n in (*range(5), *range(40, 50)))
+
+
+def with_patch(pixels: np.ndarray, value: int) -> np.ndarray:
+    pixels[50:59, 71:80] = value
+    return pixels
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: with_patch(noise(n, 1, 1), 60),  # a light in the night
+        lambda n: with_patch(noise(n, 200, 1), 180),  # a small target in the sky
+        lambda n: with_patch(noise(n, 8000, 12, np.uint16), 8200),
+        lambda n: noise(n, 100, 1) + (np.arange(120) // 12).astype(np.uint8)[:, None],  # fog
+        lambda n: noise(n, 8000, 12, np.uint16) + np.arange(160).astype(np.uint16) // 2,  # low contrast
+    ],
+)
+def test_poor_images_are_still_believed(make):
+    assert set(watch([frame(n, scene(n), make(n)) for n in range(40)])[0]) == {(OK, OK)}
+
+
+def test_the_last_image_is_never_taken_away():
+    black = np.zeros((120, 160, 3), np.uint8)
+    frames = [frame(n, black if n >= 5 else scene(n), black[..., 0] if n >= 15 else scene(n, 1)) for n in range(40)]
+    verdicts, present = watch(frames)
+    assert verdicts[30] == (Verdict.BLACK, Verdict.BLACK)
+    assert present[30] == (False, True)  # which was believed last
+    assert watch([frame(0, black, black[..., 0])])[1] == [(True, True)]
+
+
+def test_missing_rgb_keeps_its_pixels_and_wait_changes_nothing():
+    past, _, _ = check(Watch(), frame(0, scene(0), scene(1, 1)[:60, :80]), ModalitySettings())
+    _, seen, verdicts = check(past, frame(1, None, scene(2, 1)[:60, :80]), ModalitySettings())
+    assert verdicts == (Verdict.MISSING, OK)
+    assert seen.size == (160, 120)
+    dark = frame(1, np.zeros((120, 160, 3), np.uint8), scene(2, 1))
+    _, seen, verdicts = check(past, dark, ModalitySettings(on_missing="wait"))
+    assert (seen.present, verdicts[0]) == ((True, True), Verdict.BLACK)
+
+
+def test_a_looped_recording_is_not_frozen():
+    frames = [frame(n % 20, scene(n), scene(n + 1, 1)) for n in range(60)]
+    assert set(watch(frames)[0]) == {(OK, OK)}
+
+
+@pytest.mark.parametrize("wrong", [{"timeout": 0.0}, {"timeout": float("nan")}, {"on_missing": "hope"}])
+def test_settings_name_value_and_allowed(wrong):
+    with pytest.raises(ValueError, match=r"modality\.\w+ is .*; allowed: "):
+        ModalitySettings(**wrong)

@@ -1,0 +1,217 @@
+"""The life of a target: when it is believed, how it is searched for, and what is taken for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckd_tracker_ros import boxes, search
+from ckd_tracker_ros.motion import Motion
+from ckd_tracker_ros.outline import Outline
+from ckd_tracker_ros.search import Search
+from ckd_tracker_ros.synthetic import Scene, SceneConfig
+from ckd_tracker_ros.target import LostSettings, Status, Target, follow, judge
+from ckd_tracker_ros.tracker import Sightings, TargetState, Tracker
+
+T, U, L, R = Status.TRACKING, Status.UNCERTAIN, Status.LOST, Status.REMOVED
+SIZE = (640, 480)
+STEP = 1 / 30
+
+
+@pytest.fixture(scope="module")
+def tracker() -> Tracker:
+    return Tracker.from_checkpoint("ckd_tiny", device="cpu")
+
+
+def state_at(x: float, y: float, side: float = 40, velocity: tuple[float, float] = (0, 0)) -> TargetState:
+    box = np.array([x - side / 2, y - side / 2, side, side])
+    return TargetState(box, (None, None), None, Motion(0, velocity=np.array(velocity)), Outline())
+
+
+def sightings(*places: tuple[float, float, float], side: float = 40) -> Sightings:
+    """Of (x, y, score), the best first."""
+    rows = np.array(sorted(places, key=lambda place: -place[2])).reshape(-1, 3)
+    sides = np.full((len(rows), 2), float(side))
+    return Sightings(boxes.cxcywh_to_xywh(np.hstack([rows[:, :2], sides])), rows[:, 2], np.zeros(len(rows), int))
+
+
+@pytest.fixture(scope="module")
+def judged(tracker):
+    """A frame, a target in it, and what a step of it says."""
+    scene = Scene(SceneConfig(frames=1), 0)
+    state = tracker.start(scene.frame(0), scene.boxes(0)[0])
+    return scene.frame(0), state, *tracker.step(state, scene.frame(0))
+
+
+def test_uncertain_then_lost_with_hysteresis(judged):
+    frame, start, state, estimate = judged
+    target, seen = Target.begin("a", "name", start), []
+    for confidence in (0.9, 0.25, 0.1, 0.3, 0.5, 0.3, 0.1, 0.1, 0.1):
+        target = judge(target, state, replace(estimate, confidence=confidence), frame, LostSettings(0.2, 0.4, after=2))
+        seen.append(target.status)
+    assert seen == [T, T, U, U, T, T, U, U, L]
+    assert target.frames_lost == 1 and target.label == "name" and target.search is not None
+
+
+def test_what_is_not_believed_teaches_no_velocity(judged):
+    frame, start, state, estimate = judged
+    moving = replace(start, motion=replace(start.motion, velocity=np.array([30.0, 0.0])))
+    jumped = replace(state, motion=replace(state.motion, velocity=np.array([-900.0, 0.0])))
+    target = judge(Target.begin("a", "", moving), jumped, replace(estimate, confidence=0.0), frame, LostSettings())
+    assert target.state.motion.velocity.tolist() == [30.0, 0.0]
+    np.testing.assert_allclose(target.believed.box, moving.box)
+    again = judge(target, jumped, replace(estimate, confidence=0.0), frame, LostSettings())
+    assert again.believed is target.believed, "the last state that was believed stays"
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"confidence": 0.5, "recover": 0.4}, "0.5.*0.4"),
+        ({"after": -1}, "lost.after is -1; allowed: 0 or more"),
+        ({"give_up": float("nan")}, "lost.give_up is nan"),
+        ({"crops": 0}, "lost.crops is 0; allowed: 1 or more"),
+    ],
+)
+def test_settings_that_make_no_sense(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        LostSettings(**wrong)
+
+
+def test_a_lost_target_goes_on_ever_slower_and_stays_in_the_image():
+    state = state_at(300, 200, velocity=(100, 0))
+    xs = [search.expected(state, seconds, SIZE)[0] for seconds in (0, 0.1, 1, 10)]
+    assert xs == sorted(xs) and xs[0] == 280 and xs[3] < 280 + 100 * search.COAST_S + 1
+    assert search.expected(state_at(630, 200, velocity=(500, 0)), 10, SIZE)[0] == 640 - 20
+
+
+@given(
+    st.floats(0, 640), st.floats(0, 480), st.floats(4, 300), st.integers(1, 8), st.booleans(),
+)  # fmt: skip
+def test_the_sweep_reaches_every_place(x, y, side, count, sweep_only):
+    state, plan, seen = state_at(x, y, side), Search(), []
+    columns, rows = (int(np.ceil(n / (search.STRIDE * 4 * side))) for n in SIZE)
+    for _ in range(columns * rows + 1):
+        chosen, plan = search.places(plan, state, SIZE, 4.0, count, sweep_only)
+        assert len(chosen) <= count
+        seen += chosen
+        if len(seen) > 400:
+            return  # tiny targets: the order is the same
+    centres = boxes.xywh_to_cxcywh(np.array(seen))[:, :2]
+    if count == 1 and not sweep_only:
+        return  # one crop a step looks where the target should be
+    corners = np.array([(a, b) for a in (0, 320, 640) for b in (0, 240, 480)])
+    reach = np.abs(centres[:, None] - corners).max(axis=-1).min(axis=0)
+    assert (reach <= 4 * side / 2 + 1e-6).all(), "every corner lies in a crop"
+
+
+def test_what_is_too_far_away_to_be_the_target_never_becomes_it():
+    state = state_at(100, 100)
+    plan = Search.of(state)
+    far = (400.0, 100.0)
+    for step in range(90):  # three seconds later it could have come so far; a thing that was there before is not it
+        far = far[0] - 1.5, far[1]
+        plan, free = search.update(plan, state, SIZE, sightings((*far, 0.9)), (), STEP)
+        assert not len(free.scores), step
+    plan, free = search.update(plan, state, SIZE, sightings((*far, 0.9), (220, 180, 0.8)), (), STEP)
+    assert free.scores.tolist() == [0.8], "what turns up now may be it"
+
+
+def test_known_look_alikes_and_other_targets_are_not_the_target():
+    motion = Motion(0, rivals=np.array([[150.0, 100.0, 0.8]]))
+    state = replace(state_at(100, 100), motion=motion)
+    both = sightings((152, 100, 0.9), (110, 130, 0.7), (100, 100, 0.6))
+    _, free = search.update(Search.of(state), state, SIZE, both, (np.array([90.0, 110, 40, 40]),), STEP)
+    assert free.scores.tolist() == [0.6]
+
+
+def test_a_sighting_has_to_be_confirmed_in_its_place():
+    plan = search.weigh(Search(), sightings((30, 30, 0.9)), good=True, bad=False)
+    assert plan.confirmed == 1
+    assert search.weigh(plan, sightings((32, 30, 0.9)), good=True, bad=False).confirmed == 2
+    assert search.weigh(plan, sightings((220, 30, 0.9)), good=True, bad=False).confirmed == 1, "in another place"
+    assert search.weigh(plan, sightings((32, 30, 0.4)), good=False, bad=True).confirmed == 0
+    assert search.weigh(plan, sightings((32, 30, 0.6)), good=False, bad=False).confirmed == 0
+    assert search.weigh(plan, sightings(), good=False, bad=True).found is None
+
+
+def test_what_is_looked_at_and_is_not_the_target_is_another_thing():
+    plan = Search()
+    for score in (0.5, 0.6, 0.4):
+        plan = search.weigh(plan, sightings((30, 30, score)), good=False, bad=True)
+        assert plan.found is not None and not len(plan.others)
+    plan = search.weigh(plan, sightings((30, 30, 0.5)), good=False, bad=True)
+    assert plan.found is None and plan.others.tolist() == [[30, 30, 0.5, 0]]
+    _, free = search.update(plan, state_at(30, 30), SIZE, sightings((30, 30, 0.7), (56, 30, 0.95)), (), STEP)
+    assert free.scores.tolist() == [0.95]
+
+
+def test_what_is_much_larger_or_flatter_is_not_the_target():
+    seen = sightings((100, 100, 0.9))
+    for width, height, count in ((40, 40, 1), (60, 30, 1), (80, 40, 0), (20, 20, 0)):
+        box = boxes.cxcywh_to_xywh(np.array([[100.0, 100, width, height]]))
+        _, free = search.update(Search(), state_at(100, 100), SIZE, replace(seen, boxes=box), (), STEP)
+        assert len(free.scores) == count, (width, height)
+        assert search.may_be(Search(), state_at(100, 100), SIZE, box[0], 0.9) == bool(count)
+
+
+@pytest.mark.parametrize("hiding", ["behind", "outside"])
+def test_a_hidden_target_is_lost_and_found(tracker, hiding):
+    scene = Scene(SceneConfig(frames=130, hidden=(40, 100), hiding=hiding, distractors=0), seed=5)
+    targets = [Target.begin("a", "", tracker.start(scene.frame(0), scene.boxes(0)[0]))]
+    states, overlaps = [], []
+    for i in range(1, 130):
+        targets = follow(tracker, targets, scene.frame(i), LostSettings())
+        states.append(targets[0].status)
+        overlaps.append(boxes.iou(targets[0].box, scene.boxes(i)[0]))
+    hidden = [states[i - 1] for i in range(1, 130) if scene.visible(i)[0] == 0]
+    assert hidden.count(L) >= len(hidden) - 10
+    assert states[-1] is T and overlaps[-1] > 0.5
+
+
+def test_a_target_that_is_gone_for_good_is_given_up(tracker):
+    scene = Scene(SceneConfig(frames=60, hidden=(20, 60), distractors=0), seed=5)
+    targets, states = [Target.begin("a", "", tracker.start(scene.frame(0), scene.boxes(0)[0]))], []
+    for i in range(1, 60):
+        targets = follow(tracker, targets, scene.frame(i), LostSettings(give_up=0.5))
+        states.append(targets[0].status)
+    assert states[-1] is R and states[states.index(R) - 1] is L
+    assert states[states.index(R) :] == [R] * (len(states) - states.index(R)), "and stays so"
+
+
+def test_several_targets_share_the_crops_and_do_not_become_each_other(tracker):
+    scene = Scene(SceneConfig(frames=80, targets=3, hidden=(20, 60), distractors=0), seed=2)
+    settings = LostSettings(crops=2)
+    targets = [Target.begin(str(k), "", tracker.start(scene.frame(0), box)) for k, box in enumerate(scene.boxes(0))]
+    for i in range(1, 80):
+        targets = follow(tracker, targets, scene.frame(i), settings)
+        believed = [target.box for target in targets if target.status is T]
+        for k, box in enumerate(believed):
+            assert all(boxes.iou(box, other) < 0.7 for other in believed[:k]), i
+    again = [Target.begin(str(k), "", tracker.start(scene.frame(0), box)) for k, box in enumerate(scene.boxes(0))]
+    for i in range(1, 80):
+        again = follow(tracker, again, scene.frame(i), settings)
+    for one, other in zip(targets, again):
+        np.testing.assert_array_equal(one.box, other.box)
+
+
+def test_a_second_template_has_half_a_say_and_the_first_stays(tracker):
+    scene = Scene(SceneConfig(frames=40, distractors=0), seed=5)
+    begun = Target.begin("a", "", tracker.start(scene.frame(0), scene.boxes(0)[0]))
+    plain, renewed = [begun], [begun]
+    for i in range(1, 40):
+        plain = follow(tracker, plain, scene.frame(i), LostSettings())
+        renewed = follow(tracker, renewed, scene.frame(i), LostSettings(renew=0.5))
+    assert plain[0].state.recent is None and renewed[0].state.recent is not None
+    assert renewed[0].state.templates is begun.state.templates
+    assert renewed[0].renewed_ns % 500_000_000 < 40_000_000, "at half seconds"
+    assert not np.array_equal(plain[0].box, renewed[0].box)
+    assert boxes.iou(renewed[0].box, scene.boxes(39)[0]) > 0.5
+    frame, state = scene.frame(39), renewed[0].state
+    maps = [tracker.look([s], [[state.box]], frame)[1][0].scores[0] for s in (
+        replace(state, recent=None), replace(state, templates=state.recent, recent=None), state)]  # fmt: skip
+    assert maps[2] == pytest.approx((maps[0] + maps[1]) / 2, abs=0.02)
