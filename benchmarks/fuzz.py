@@ -268,8 +268,8 @@ def attack_with_messages(transport: str, count: int, seed: int, folder: Path) ->
         play(st.tuples(drawn, st.integers(0, 1)), count, seed, act)
         attacker.look()
         attacker.call("get_state")
-        row = {"sent": f"messages, {transport}", "number": sent, "pairs refused": attacker.refused()}
-        return {**row, **growth(node, before[0]), **answers(attacker)}
+        row = {"sent": f"messages, {transport}", "number": sent, **growth(node, before[0]), **answers(attacker)}
+        return {**row, "pairs refused": attacker.refused()}
 
 
 def attack_with_requests(count: int, seed: int, folder: Path) -> list[dict[str, Any]]:
@@ -309,7 +309,6 @@ def attack_with_requests(count: int, seed: int, folder: Path) -> list[dict[str, 
                 {
                     "sent": what,
                     "number": sent,
-                    "pairs refused": attacker.refused(),
                     **growth(node, before[0]),
                     **answers(attacker),
                 }
@@ -335,7 +334,7 @@ def flood(node: Child, attacker: Attacker) -> dict[str, Any]:
     finally:
         for client in clients[1:]:
             client.close()
-    row = {"sent": f"a flood of {FLOOD_CLIENTS} clients", "number": len(futures), "pairs refused": attacker.refused()}
+    row = {"sent": f"a flood of {FLOOD_CLIENTS} clients", "number": len(futures)}
     return {**row, **growth(node, before), **answers(attacker)}
 
 
