@@ -46,6 +46,10 @@ WORTH_A_LOOK = 0.3
 """From this score on a sighting is looked at in a crop of its own, where scores are more reliable."""
 CONFIRM, REFUTE = 2, 4
 """Frames in a row in which a sighting has to be good enough to be the target, or too bad, to be another thing."""
+SHORT = 2.0
+"""What scores less than the target usually does, by a logit of 1, has to be seen this power of e times as long."""
+CERTAIN = 0.9
+"""Scores above this say no more: how much above it a crop shows something depends on where it lies in the crop."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +61,7 @@ class Search:
         others: (N, 4) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen.
         tile: next crop of the sweep through the image.
         found: (4,) xywh box that may be the target, None when there is none.
-        confirmed: frames in a row in which it was good enough.
+        confirmed: frames in a row in which it was good enough; one that scores less than usual counts for less.
         refuted: frames in a row in which it was too bad.
     """
 
@@ -65,7 +69,7 @@ class Search:
     others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
     tile: int = 0
     found: Box | None = None
-    confirmed: int = 0
+    confirmed: float = 0.0
     refuted: int = 0
 
     @classmethod
@@ -149,8 +153,21 @@ def update(
     new = np.flatnonzero((owner < 0) & too_far)
     known = known[: len(search.others)]  # those that are tracked will be handed in again
     known = np.concatenate([known, np.column_stack([centres[new], single.scores[new], np.zeros(len(new))])])
-    known = known[np.argsort(known[:, 3], kind="stable")][:MOST_OTHERS]
+    known = _merged(known[np.argsort(known[:, 3], kind="stable")], size)[:MOST_OTHERS]
     return replace(search, seconds=age, others=known), single[free]
+
+
+def _merged(known: NDArray, size: float) -> NDArray[np.float64]:
+    """Look-alikes, the last seen first, without those that stand where another one was seen later: they are one, with
+    the higher score of both."""
+    kept: list[NDArray] = []
+    for entry in known:
+        same = [other for other in kept if np.linalg.norm(other[:2] - entry[:2]) < SAME / 2 * size]
+        if same:
+            same[0][2] = max(same[0][2], entry[2])
+        else:
+            kept.append(entry.copy())
+    return np.reshape(kept, (-1, 4))
 
 
 def reach(seconds: float) -> float:
@@ -165,6 +182,21 @@ def may_be(search: Search, state: TargetState, image_size: tuple[int, int], box:
     if np.linalg.norm(centre - middle[:2]) > reach(search.seconds) * size or not _fits(box[None], middle[2:])[0]:
         return False
     return bool((_assigned(centre, np.array([score]), search.others, size) < 0).all())
+
+
+def trusted(score: float) -> float:
+    """Logit of a score, as far as it says anything."""
+    return float(logit(min(score, CERTAIN)))
+
+
+def weight(score: float, usual: float) -> float:
+    """0..1: how much a frame counts in which something has this score, and the target usually that one (a logit)."""
+    return math.exp(-SHORT * max(0.0, usual - trusted(score)))
+
+
+def much_better(score: float, other: float, margin: float) -> bool:
+    """Whether a score beats another one by so much, as logits."""
+    return trusted(score) - trusted(other) > margin
 
 
 def _fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
@@ -183,7 +215,8 @@ def _assigned(centres: NDArray, scores: NDArray, known: NDArray, size: float) ->
     distances = np.linalg.norm(centres[:, None] - known[:, :2], axis=-1)
     reach = (SAME + np.minimum(DRIFT * known[:, 3], LARGEST_DRIFT)) * size
     margin = np.where(known[:, 2] < 0.5, BEATS_WEAK, BEATS_STRONG)
-    fits = (distances <= reach) & (logit(scores)[:, None] - logit(known[:, 2]) <= margin)
+    better = logit(np.minimum(scores, CERTAIN))[:, None] - logit(np.minimum(known[:, 2], CERTAIN))
+    fits = (distances <= reach) & (better <= margin)
     taken: set[int] = set()
     for number, other in zip(*np.unravel_index(np.argsort(distances, axis=None), distances.shape)):
         if owner[number] < 0 and other not in taken and fits[number, other]:
@@ -192,15 +225,24 @@ def _assigned(centres: NDArray, scores: NDArray, known: NDArray, size: float) ->
     return owner
 
 
-def weigh(search: Search, free: Sightings, good: bool, bad: bool) -> Search:
-    """After a step whose best sighting, if any, is good enough to be the target, or too bad, or neither."""
+def weigh(search: Search, free: Sightings, weight: float, bad: bool) -> Search:
+    """After a step whose best sighting, if any, is good enough to be the target, or too bad, or neither.
+
+    Args:
+        weight: how much it counts as good, 0..1.
+    """
     if not len(free.scores) or free.scores[0] < WORTH_A_LOOK:
         return replace(search, found=None, confirmed=0, refuted=0)
     box = free.boxes[0]
     again = search.found is not None and bool(boxes.iou(box, search.found) > 0.3)
-    confirmed = search.confirmed * again + 1 if good else 0
+    confirmed = search.confirmed * again + weight if weight else 0.0
     refuted = search.refuted * again + 1 if bad else 0
     if refuted < REFUTE:
         return replace(search, found=box, confirmed=confirmed, refuted=refuted)
-    other = np.array([[*boxes.xywh_to_cxcywh(box)[:2], free.scores[0], 0.0]])
-    return replace(search, others=np.concatenate([other, search.others]), found=None, confirmed=0, refuted=0)
+    return replace(is_another(search, box, free.scores[0]), found=None, confirmed=0, refuted=0)
+
+
+def is_another(search: Search, box: Box, score: float) -> Search:
+    """After what has this (4,) xywh box and score now turned out to be a look-alike."""
+    other = np.array([[*boxes.xywh_to_cxcywh(box)[:2], score, 0.0]])
+    return replace(search, others=np.concatenate([other, search.others]))

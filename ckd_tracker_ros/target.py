@@ -63,6 +63,11 @@ class LostSettings:
 
 SURE, ALONE = 0.95, 0.2
 """Confidence from which, and score of anything else up to which, an appearance is certainly the target's."""
+TRIAL_S, TRIAL_CROPS = 5.0, 2
+"""For so long after a target was found again it is looked for elsewhere, too, in so many crops of a step."""
+BETTER, BETTER_FOR = 0.7, 3
+"""What scores so much higher than what was found, as logits, for so many frames, is the target instead."""
+LEARN_USUAL = 0.05
 LEARN_SIZE = 0.1
 """Share of a target's size that a step can change; half hidden or half outside it looks smaller than it is."""
 
@@ -80,8 +85,10 @@ class Target:
         status: TRACKING from the start on.
         frames_lost: frames in a row that ended as LOST.
         frames_uncertain: frames in a row in which it was not believed.
-        believed: its state when it was last TRACKING; None while it is.
-        search: what was found so far; None while it is TRACKING.
+        believed: its state when it was last TRACKING; None while it is, and not on trial.
+        usual: logit of the score that it usually has, see `search.trusted`.
+        search: what was found so far; None while it is TRACKING and not on trial.
+        trial: seconds for which it is still doubted that what was found again is the target.
         renewed_ns: stamp of the frame whose appearance is the second template.
     """
 
@@ -94,7 +101,9 @@ class Target:
     frames_lost: int = 0
     frames_uncertain: int = 0
     believed: TargetState | None = None
+    usual: float = search.trusted(1.0)
     search: Search | None = None
+    trial: float = 0.0
     renewed_ns: int = 0
 
     @classmethod
@@ -128,7 +137,7 @@ def follow(tracker: Tracker, targets: Sequence[Target], frame: RgbtFrame, settin
         tracked, *tracker.step_many([targets[number].state for number in tracked], frame), strict=True
     ):
         now[number] = _renewed(tracker, judge(targets[number], state, estimate, frame, settings), frame, settings)
-    searched = [number for number, target in enumerate(now) if target.status in (Status.UNCERTAIN, Status.LOST)]
+    searched = [number for number in tracked if now[number].search is not None]
     if searched:
         _search(tracker, targets, now, searched, frame, settings)
     return now
@@ -138,12 +147,16 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
     """The target after a tracker step on this frame that gave `state` and `estimate`."""
     believed = target.status is Status.TRACKING
     if believed and estimate.confidence >= settings.confidence:
-        return _believed(target, state, estimate, frame)
-    if not believed and estimate.confidence >= (settings.confidence + settings.recover) / 2:
+        now = _believed(target, state, estimate, frame)
+        trial = target.trial - target.state.motion.elapsed(frame.stamp_ns)
+        return now if trial <= 0 else replace(now, believed=target.believed, search=target.search, trial=trial)
+    if not believed and estimate.confidence >= _half_way(settings):
         plan = replace(target.search, seconds=target.search.seconds + target.state.motion.elapsed(frame.stamp_ns))
         if search.may_be(plan, target.believed, frame.size, estimate.box, estimate.peak):
-            return _believed(target, state, estimate, frame)
-        estimate = replace(estimate, confidence=settings.confidence)  # sure of something, which is not the target
+            if target.status is Status.UNCERTAIN:
+                return _believed(target, state, estimate, frame)
+        else:
+            estimate = replace(estimate, confidence=settings.confidence)  # sure of what is not the target
     anchor = _as_large_as(target.size, target.state) if believed else target.believed
     uncertain = target.frames_uncertain + 1
     status = Status.UNCERTAIN if uncertain <= settings.after else Status.LOST
@@ -157,8 +170,21 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
         frames_lost=target.frames_lost + (status is Status.LOST),
         frames_uncertain=uncertain,
         believed=anchor,
-        search=Search.of(anchor) if believed else target.search,
+        search=_begun(anchor, target.search) if believed else target.search,
+        trial=0.0,
     )
+
+
+def _begun(anchor: TargetState, trial: Search | None) -> Search:
+    """A search that begins, with what was learnt by the one before if that is not long ago."""
+    begun = Search.of(anchor)
+    return begun if trial is None else replace(begun, others=np.concatenate([begun.others, trial.others]))
+
+
+def _on_trial(target: Target, believed: TargetState, plan: Search) -> Target:
+    """A target that was just found again."""
+    plan = replace(plan, found=None, confirmed=0, refuted=0)
+    return replace(target, believed=believed, search=plan, trial=TRIAL_S)
 
 
 def _believed(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFrame) -> Target:
@@ -166,7 +192,14 @@ def _believed(target: Target, state: TargetState, estimate: Estimate, frame: Rgb
     left, top, right, bottom = boxes.xywh_to_xyxy(estimate.box)
     whole = left > 1 and top > 1 and right < frame.size[0] - 1 and bottom < frame.size[1] - 1
     size = target.size + LEARN_SIZE * estimate.confidence * whole * (estimate.box[2:] - target.size)
-    return Target(target.id, target.label, state, size, estimate, renewed_ns=target.renewed_ns)
+    learn = 0.0 if target.trial else LEARN_USUAL
+    usual = target.usual + learn * (search.trusted(estimate.peak) - target.usual)
+    return Target(target.id, target.label, state, size, estimate, usual=usual, renewed_ns=target.renewed_ns)
+
+
+def _half_way(settings: LostSettings) -> float:
+    """Confidence from which what the tracker holds on to may be the target."""
+    return (settings.confidence + settings.recover) / 2
 
 
 def _renewed(tracker: Tracker, target: Target, frame: RgbtFrame, settings: LostSettings) -> Target:
@@ -199,9 +232,10 @@ def _search(
     queries, plans = [], []
     for number in searched:
         target, lost = now[number], before[number].status is Status.LOST
-        count = max(share - 1, int(lost))  # all have had a crop of their own
+        count = min(share, TRIAL_CROPS) if target.trial else max(share - 1, int(lost))  # all have had one of their own
+        sweep_only = not lost and target.search.found is None
         chosen, plan = search.places(
-            target.search, target.believed, frame.size, tracker.search_factor, count, sweep_only=not lost
+            target.search, target.believed, frame.size, tracker.search_factor, count, sweep_only
         )
         queries.append(chosen)
         plans.append(plan)
@@ -224,18 +258,32 @@ def _found(
 ) -> Target:
     """A target after its search saw this."""
     seconds = before.state.motion.elapsed(frame.stamp_ns)
+    if target.status is Status.LOST:  # where the tracker holds on to something, that is seen best
+        seen = seen.plus(target.estimate.box, target.estimate.peak)
+    if target.trial:  # what it was found as is not found once more
+        others = [*others, target.box]
     plan, free = search.update(plan, believed, frame.size, seen, others, seconds)
-    if before.status is not Status.LOST:  # the tracker itself says where it is; the search learns what it is not
-        return replace(target, search=plan)
+    if before.status is not Status.LOST and not target.trial:
+        return replace(target, search=plan)  # the tracker itself says where it is; the search learns what it is not
     best, second = free.two_best()
-    confidence = tracker.confidence(best, second)
-    plan = search.weigh(plan, free, confidence >= settings.recover, confidence < settings.confidence)
-    if plan.confirmed >= search.CONFIRM:
+    held = len(free.crops) and free.crops[0] < 0  # by the tracker, which saw what is beside it too
+    confidence = target.estimate.confidence if held else tracker.confidence(best, second)
+    good = confidence >= (_half_way(settings) if held else settings.recover)
+    weight = good * search.weight(best, target.usual)
+    if target.trial:
+        weight *= search.much_better(best, target.estimate.peak, BETTER)
+    plan = search.weigh(plan, free, weight, confidence < settings.confidence)
+    if plan.confirmed >= (BETTER_FOR if target.trial else search.CONFIRM):
+        if target.trial:
+            plan = search.is_another(plan, target.box, target.estimate.peak)
         motion = Motion(frame.stamp_ns, rivals=plan.others[:, :3])
         state = replace(believed, box=plan.found, motion=motion)
         estimate = replace(
             target.estimate, box=plan.found, confidence=confidence, peak=best, windowed_peak=best, second_peak=second
         )
-        return Target(target.id, target.label, state, target.size, estimate, renewed_ns=target.renewed_ns)
+        now = replace(target, state=state, estimate=estimate, status=Status.TRACKING, frames_lost=0, frames_uncertain=0)
+        return _on_trial(now, believed, plan)
+    if target.trial:
+        return replace(target, search=plan)
     status = Status.REMOVED if 0 < settings.give_up <= plan.seconds else target.status
     return replace(target, believed=believed, status=status, search=plan)

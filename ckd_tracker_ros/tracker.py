@@ -88,6 +88,15 @@ class Sightings:
     def __getitem__(self, chosen: NDArray) -> Sightings:
         return Sightings(self.boxes[chosen], self.scores[chosen], self.crops[chosen])
 
+    def plus(self, box: NDArray[np.float64], score: float) -> Sightings:
+        """These and another one, which was seen in no crop of theirs: -1."""
+        place = int(np.searchsorted(-self.scores, -score))
+        return Sightings(
+            np.insert(self.boxes, place, box, axis=0),
+            np.insert(self.scores, place, score),
+            np.insert(self.crops, place, -1),
+        )
+
     def two_best(self) -> tuple[float, float]:
         """The best score, and the next one of the same crop; 0 where there is none."""
         if not len(self.scores):

@@ -130,24 +130,68 @@ def test_known_look_alikes_and_other_targets_are_not_the_target():
 
 
 def test_a_sighting_has_to_be_confirmed_in_its_place():
-    plan = search.weigh(Search(), sightings((30, 30, 0.9)), good=True, bad=False)
+    plan = search.weigh(Search(), sightings((30, 30, 0.9)), 1.0, bad=False)
     assert plan.confirmed == 1
-    assert search.weigh(plan, sightings((32, 30, 0.9)), good=True, bad=False).confirmed == 2
-    assert search.weigh(plan, sightings((220, 30, 0.9)), good=True, bad=False).confirmed == 1, "in another place"
-    assert search.weigh(plan, sightings((32, 30, 0.4)), good=False, bad=True).confirmed == 0
-    assert search.weigh(plan, sightings((32, 30, 0.6)), good=False, bad=False).confirmed == 0
-    assert search.weigh(plan, sightings(), good=False, bad=True).found is None
+    assert search.weigh(plan, sightings((32, 30, 0.9)), 1.0, bad=False).confirmed == 2
+    assert search.weigh(plan, sightings((32, 30, 0.7)), 0.25, bad=False).confirmed == 1.25, "less than usual"
+    assert search.weigh(plan, sightings((220, 30, 0.9)), 1.0, bad=False).confirmed == 1, "in another place"
+    assert search.weigh(plan, sightings((32, 30, 0.4)), 0.0, bad=True).confirmed == 0
+    assert search.weigh(plan, sightings((32, 30, 0.6)), 0.0, bad=False).confirmed == 0
+    assert search.weigh(plan, sightings(), 0.0, bad=True).found is None
+
+
+def test_what_scores_less_than_the_target_does_has_to_be_seen_for_longer():
+    usual = search.trusted(0.9)
+    weights = [search.weight(score, usual) for score in (0.99, 0.9, 0.8, 0.6)]
+    assert weights[:2] == [1, 1] and weights == sorted(weights, reverse=True) and 0 < weights[3] < 0.05
+    assert search.weight(0.6, search.trusted(0.5)) == 1, "more than usual"
+
+
+def test_a_target_learns_what_it_usually_scores_but_not_from_what_may_be_another(judged):
+    frame, start, state, estimate = judged
+    weak = replace(estimate, confidence=0.9, peak=0.5)
+    target = on_trial = Target.begin("a", "", start)
+    on_trial = replace(on_trial, trial=9.0, search=Search(), believed=start)
+    for _ in range(100):
+        target, on_trial = (judge(each, state, weak, frame, LostSettings()) for each in (target, on_trial))
+    assert target.usual == pytest.approx(0, abs=0.05) and target.search is None
+    assert on_trial.usual == search.trusted(1.0) and 0 < on_trial.trial < 9 and on_trial.search is not None
+    for _ in range(300):
+        on_trial = judge(on_trial, state, weak, frame, LostSettings())
+    assert on_trial.trial == 0 and on_trial.search is None and on_trial.believed is None
 
 
 def test_what_is_looked_at_and_is_not_the_target_is_another_thing():
     plan = Search()
     for score in (0.5, 0.6, 0.4):
-        plan = search.weigh(plan, sightings((30, 30, score)), good=False, bad=True)
+        plan = search.weigh(plan, sightings((30, 30, score)), 0.0, bad=True)
         assert plan.found is not None and not len(plan.others)
-    plan = search.weigh(plan, sightings((30, 30, 0.5)), good=False, bad=True)
+    plan = search.weigh(plan, sightings((30, 30, 0.5)), 0.0, bad=True)
     assert plan.found is None and plan.others.tolist() == [[30, 30, 0.5, 0]]
     _, free = search.update(plan, state_at(30, 30), SIZE, sightings((30, 30, 0.7), (56, 30, 0.95)), (), STEP)
     assert free.scores.tolist() == [0.95]
+
+
+def test_look_alikes_in_one_place_are_one():
+    others = np.array([[100.0, 100, 0.4, 0.0], [104, 100, 0.9, 0.5], [300, 100, 0.6, 0.1]])
+    plan, _ = search.update(Search(others=others), state_at(500, 400), SIZE, sightings(), (), STEP)
+    assert plan.others[:, :3].tolist() == [[100, 100, 0.9], [300, 100, 0.6]]
+
+
+def test_a_target_that_was_found_as_another_thing_changes_over_to_itself(tracker):
+    scene = Scene(SceneConfig(frames=40, targets=2, distractors=0), seed=2)
+    states = [tracker.start(scene.frame(0), box) for box in scene.boxes(0)]
+    wrong = replace(states[0], box=states[1].box)
+    plan = Search(seconds=2.0)
+    targets = [replace(Target.begin("a", "", wrong), believed=states[0], search=plan, trial=5.0)]
+    for i in range(1, 40):
+        targets = follow(tracker, targets, scene.frame(i), LostSettings(confidence=0.0))
+        assert targets[0].status is T
+    assert boxes.iou(targets[0].box, scene.boxes(39)[0]) > 0.5
+    plain = [Target.begin("a", "", wrong)]
+    for i in range(1, 40):
+        plain = follow(tracker, plain, scene.frame(i), LostSettings(confidence=0.0))
+    assert boxes.iou(plain[0].box, scene.boxes(39)[0]) < 0.1, "not by itself"
 
 
 def test_what_is_much_larger_or_flatter_is_not_the_target():
