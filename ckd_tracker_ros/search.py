@@ -46,7 +46,7 @@ WORTH_A_LOOK = 0.3
 """From this score on a sighting is looked at in a crop of its own, where scores are more reliable."""
 CONFIRM, REFUTE = 2, 4
 """Frames in a row in which a sighting has to be good enough to be the target, or too bad, to be another thing."""
-SHORT = 2.0
+SHORT = 1.0
 """What scores less than the target usually does, by a logit of 1, has to be seen this power of e times as long."""
 CERTAIN = 0.9
 """Scores above this say no more: how much above it a crop shows something depends on where it lies in the crop."""
@@ -215,8 +215,7 @@ def _assigned(centres: NDArray, scores: NDArray, known: NDArray, size: float) ->
     distances = np.linalg.norm(centres[:, None] - known[:, :2], axis=-1)
     reach = (SAME + np.minimum(DRIFT * known[:, 3], LARGEST_DRIFT)) * size
     margin = np.where(known[:, 2] < 0.5, BEATS_WEAK, BEATS_STRONG)
-    better = logit(np.minimum(scores, CERTAIN))[:, None] - logit(np.minimum(known[:, 2], CERTAIN))
-    fits = (distances <= reach) & (better <= margin)
+    fits = (distances <= reach) & (logit(scores)[:, None] - logit(known[:, 2]) <= margin)
     taken: set[int] = set()
     for number, other in zip(*np.unravel_index(np.argsort(distances, axis=None), distances.shape)):
         if owner[number] < 0 and other not in taken and fits[number, other]:
