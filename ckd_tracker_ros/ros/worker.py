@@ -93,7 +93,7 @@ class Worker:
         self._statistics = statistics
         self._publish = publish
         self._watch = Watch()
-        self._slot: tuple[int, Pair] | None = None
+        self._slot: deque[tuple[int, Pair]] = deque()  # of one arrival: a thermal image may complete several pairs
         self._requests: deque[_Request] = deque()
         self._skipped = 0
         self._paused = False
@@ -109,7 +109,7 @@ class Worker:
         """Ends the thread after the step that it is in; requests that wait are refused."""
         with self._condition:
             self._stopping = True
-            self._slot = None
+            self._slot.clear()
             self._condition.notify_all()
         if self._thread.is_alive():
             self._thread.join(STOP_LIMIT_S)
@@ -127,20 +127,21 @@ class Worker:
     def paused(self, value: bool) -> None:
         with self._condition:
             self._paused = value
-            if value and self._slot is not None:
-                self._slot = None
+            while value and self._slot:
+                self._slot.popleft()
                 self._statistics.drop("paused")
 
     def offer(self, pair: Pair) -> None:
-        """Hands over a new pair; one that still waits is replaced."""
+        """Hands over a new pair; those that still wait from an earlier arrival are replaced."""
         serial = self._ring.append(pair)
         with self._condition:
             if self._paused:
                 self._statistics.drop("paused")
                 return
-            if self._slot is not None:
+            while self._slot and self._slot[0][1].arrival_ns != pair.arrival_ns:
+                self._slot.popleft()
                 self._skip("replaced by a newer pair")
-            self._slot = (serial, pair)
+            self._slot.append((serial, pair))
             self._condition.notify()
 
     def start_targets(
@@ -179,7 +180,7 @@ class Worker:
                     return
                 request = self._requests.popleft() if self._requests else None
                 if request is None:
-                    (serial, pair), self._slot = self._slot, None
+                    serial, pair = self._slot.popleft()
             try:
                 if request is not None:
                     self._handle(request)
