@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ckd_tracker_ros.frame import RgbtFrame
 from ckd_tracker_ros.images import decode_pair, message_size
-from ckd_tracker_ros.modality import ModalitySettings, Watch, check
+from ckd_tracker_ros.modality import ModalitySettings, Watch, check, problem
 from ckd_tracker_ros.pairing import Pair, PairingSettings
 from ckd_tracker_ros.registration import Registration, Size
 from ckd_tracker_ros.sequences.bags import Bag, BagError, pairs, reported, why_no_pairs
@@ -180,15 +180,18 @@ class Follower:
 
     Args:
         starts: (4,) xywh boxes in RGB pixels of the first pair that is followed, by id.
+        modality: what to do about cameras that give nothing.
     """
 
-    def __init__(self, tracker: Tracker, starts: Mapping[str, ArrayLike]) -> None:
+    def __init__(
+        self, tracker: Tracker, starts: Mapping[str, ArrayLike], modality: ModalitySettings | None = None
+    ) -> None:
         self.targets: list[Target] = []
         self._started = False
         self._tracker = tracker
         self._starts = starts
         self._lost = LostSettings()
-        self._modality = ModalitySettings()
+        self._modality = modality or ModalitySettings()
         self._watch = Watch()
 
     def advance(self, frame: RgbtFrame) -> tuple[bool, ...]:
@@ -197,7 +200,9 @@ class Follower:
         Raises:
             ValueError: the frame cannot be used; the targets stay as they are.
         """
-        self._watch, frame, _ = check(self._watch, frame, self._modality)
+        self._watch, frame, verdicts = check(self._watch, frame, self._modality)
+        if frame is None:
+            raise ValueError(f"{problem(verdicts)}, and modality.on_missing is wait")
         if not self._started:
             self.targets = [Target.begin(id, "", self._tracker.start(frame, box)) for id, box in self._starts.items()]
             self._started = True
@@ -216,6 +221,7 @@ def follow(
     settings: PairingSettings,
     first: int = 0,
     console: Console | None = None,
+    modality: ModalitySettings | None = None,
 ) -> Report:
     """Follows targets through all pairs of a bag; one message for each, as the node sends them.
 
@@ -226,6 +232,7 @@ def follow(
     Args:
         starts: (4,) xywh boxes in RGB pixels by id.
         first: number of the pair they were drawn on, see `find_start`.
+        modality: what to do about cameras that give nothing; `settings` says when a frame leaves alone.
 
     Raises:
         ValueError: the start pair cannot be used, or a start box (BoxError).
@@ -233,7 +240,7 @@ def follow(
     """
     console = console or Console(quiet=True)
     report = Report(targets={id: Followed() for id in starts})
-    pairing, follower = settings.start(), Follower(tracker, starts)
+    pairing, follower = settings.start(), Follower(tracker, starts, modality)
     sizes: tuple[Size | None, ...] = (None, None)
     skipped, frame_id = 0, ""
     shown = track(

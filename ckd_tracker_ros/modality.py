@@ -45,7 +45,7 @@ class ModalitySettings:
 
     Attributes:
         timeout: seconds after which a silent or unchanging camera is no longer waited for or believed.
-        on_missing: `degrade` goes on with the other camera, `wait` does not.
+        on_missing: `degrade` goes on with the other camera, `wait` waits until both can be believed.
 
     Raises:
         ValueError: a timeout that is not above 0, or another word.
@@ -105,12 +105,14 @@ class Watch:
     stamp_ns: int = 0
 
 
-def check(watch: Watch, frame: RgbtFrame, settings: ModalitySettings) -> tuple[Watch, RgbtFrame, tuple[Verdict, ...]]:
+def check(
+    watch: Watch, frame: RgbtFrame, settings: ModalitySettings
+) -> tuple[Watch, RgbtFrame | None, tuple[Verdict, ...]]:
     """Judge the images of a frame.
 
     Returns:
-        What to hand in with the next frame; the frame without the images that cannot be believed (with `wait` as it
-        is), never without all of them; a verdict per modality.
+        What to hand in with the next frame; the frame without the images that cannot be believed, never without all of
+        them, or None where `wait` waits for a better one; a verdict per modality.
     """
     now, timeout_ns = frame.stamp_ns, round(settings.timeout * 1e9)
     if now < watch.stamp_ns:  # a looped bag: times of before mean nothing
@@ -125,11 +127,17 @@ def check(watch: Watch, frame: RgbtFrame, settings: ModalitySettings) -> tuple[W
     )
     rgb = frame.images[0]
     size = watch.rgb_size if rgb is None else (rgb.width, rgb.height)
-    images = frame.images
-    if settings.degrade:
-        images = _believed(images, verdicts, watch.believed)
+    if not settings.degrade and problem(verdicts):
+        return Watch(streams, watch.believed, size, now), None, verdicts
+    images = _believed(frame.images, verdicts, watch.believed)
     believed = tuple(image is not None for image in images)
     return Watch(streams, believed, size, now), replace(frame, images=images, rgb_size=size), verdicts
+
+
+def problem(verdicts: tuple[Verdict, ...]) -> str:
+    """Which cameras cannot be believed, and why; "" when all can."""
+    wrong = [(name, verdict) for name, verdict in zip(MODALITIES, verdicts, strict=True) if verdict is not Verdict.OK]
+    return "; ".join(f"{name} images are {verdict.value}" for name, verdict in wrong)
 
 
 def _believed(

@@ -158,3 +158,26 @@ def test_the_node_goes_on_with_one_camera_and_both_come_back(tmp_path, model):
             robot.diagnostics.clear()
             robot.diagnosed("1 targets")
         assert process.output.count("images are back") == len(FAULTS)
+
+
+def test_wait_tracks_only_what_both_cameras_saw(tmp_path, model):
+    given = (f"model:={model}", "modality.on_missing:=wait", "modality.timeout:=0.2", "diagnostics.period:=0.1")
+    with running(tmp_path / "log", *given, "sync.max_age:=60.0", "sync.queue_size:=3") as (_, robot):
+        robot.connected()
+        player = Player(robot)
+        player.until_used(BOTH)
+        assert robot.start(("a", "", BOX)).success
+        robot.result(player.show())
+        bad = []
+        for number in range(1, 4):  # found out at the first image
+            bad.append(player.show(black(RGB)))
+            robot.diagnosed(f"pairs dropped, waiting for both cameras: {number}")
+        robot.diagnosed("rgb images are black")
+        refused = robot.start(("b", "", BOX))
+        assert not refused.success and refused.message == "rgb images are black, and modality.on_missing is wait"
+        back = robot.result(player.show())
+        assert (back.modalities, back.skipped_pairs) == (BOTH, 3)
+        bad += [player.show(silent(THERMAL)) for _ in range(8)]
+        robot.diagnosed("images dropped, partner_silent: 5")
+        assert [target.id for target in robot.result(player.show()).targets] == ["a"]
+        assert not {to_ns(message.header.stamp) for message in robot.targets} & set(bad)

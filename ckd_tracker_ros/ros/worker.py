@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from ckd_tracker_ros import images, thermal
 from ckd_tracker_ros.frame import RgbtFrame
-from ckd_tracker_ros.modality import ModalitySettings, Verdict, Watch, check
+from ckd_tracker_ros.modality import ModalitySettings, Verdict, Watch, check, problem
 from ckd_tracker_ros.pairing import THERMAL, Pair
 from ckd_tracker_ros.ros.ring import Ring, RingError
 from ckd_tracker_ros.ros.roster import Entry, RequestError, Roster, Start
@@ -215,6 +215,9 @@ class Worker:
                 watch = replace(self._watch, rgb_size=self._statistics.last_sizes[0])
                 self._watch, frame, verdicts = check(watch, frame, settings.modality)
                 self._statistics.cameras(verdicts)
+                if frame is None:
+                    self._skip("waiting for both cameras")
+                    return
                 began_ns = time.monotonic_ns()
                 steps = self._step([entry for entry in entries if entry.serial < serial], serial, frame)
                 step_ns = time.monotonic_ns() - began_ns
@@ -258,7 +261,9 @@ class Worker:
         self._tracker.settings = self.settings.tracker
         serial, pair = self._ring.since(request.stamp_ns, request.slop_ns)[0]
         watch = Watch(rgb_size=self._statistics.last_sizes[0])
-        watch, frame, _ = check(watch, images.decode_pair(pair), self.settings.modality)
+        watch, frame, verdicts = check(watch, images.decode_pair(pair), self.settings.modality)
+        if frame is None:
+            raise RequestError(f"{problem(verdicts)}, and modality.on_missing is wait")
         entries = []
         for start in request.starts:
             try:
@@ -286,7 +291,8 @@ class Worker:
             steps += 1
             try:
                 watch, frame, _ = check(watch, images.decode_pair(pair), self.settings.modality)
-                entries = [after for _, after in self._step(entries, serial, frame)]
+                if frame is not None:
+                    entries = [after for _, after in self._step(entries, serial, frame)]
             except ValueError as error:
                 self._statistics.unusable(error)
             if left <= 0 or self._stopping:
