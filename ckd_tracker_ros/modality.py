@@ -7,6 +7,7 @@ pixels, and the last image that is left is never taken away.
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from dataclasses import dataclass, field, replace
@@ -174,14 +175,22 @@ def _verdict(seen: Seen, image: Image | None, newest: int, now: int, timeout_ns:
 
 def _look(image: Image, grid: NDArray) -> Verdict:
     """What one image looks like; all pixels are only looked at where the grid gives cause."""
-    one = grid if grid.ndim == 2 else grid[..., 1]  # of the channels: cheap, and only a first look
-    if not _flat(_grey(one), image.pixels.dtype == np.uint8, averaged=False):
-        return Verdict.OK
-    grey = _grey(image.pixels)
-    if min(grey.shape) < 4 * _CELL:
-        return Verdict.OK  # too small to tell
-    cells = cv2.resize(grey, None, fx=1 / _CELL, fy=1 / _CELL, interpolation=cv2.INTER_AREA)
     eight_bits = image.pixels.dtype == np.uint8
+    one = grid if grid.ndim == 2 else grid[..., 1]  # of the channels: cheap, and only a first look
+    if not _flat(_finite(one), eight_bits, averaged=False):
+        return Verdict.OK
+    if min(image.width, image.height) < 4 * _CELL:
+        return Verdict.OK  # too small to tell
+    if eight_bits:  # in whole numbers it takes a third of the time, and is at most 1 off
+        cells = _cells(image.pixels)
+        low, high = int(cells.min()), int(cells.max())
+        if high <= _BLACK - 1:
+            return Verdict.BLACK
+        if low >= _WHITE + 1:
+            return Verdict.SATURATED
+        if high - low > _FLAT + 2:
+            return Verdict.OK
+    cells = _cells(_finite(image.pixels))
     if eight_bits and cells.max() <= _BLACK:
         return Verdict.BLACK
     if eight_bits and cells.min() >= _WHITE:
@@ -189,11 +198,17 @@ def _look(image: Image, grid: NDArray) -> Verdict:
     return Verdict.COVERED if _flat(cells, eight_bits, averaged=True) else Verdict.OK
 
 
-def _grey(pixels: NDArray) -> NDArray[np.float32]:
-    """(H, W) brightest of the first three channels; what is not finite becomes 0."""
-    values = pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=-1)
-    values = values.astype(np.float32)
+def _finite(pixels: NDArray) -> NDArray[np.float32]:
+    """The same as float32; what is not finite becomes 0."""
+    values = pixels.astype(np.float32)
     return values if pixels.dtype.kind == "u" else np.nan_to_num(values, copy=False, posinf=0, neginf=0)
+
+
+def _cells(pixels: NDArray) -> NDArray:
+    """(H, W) or (H, W, C) -> means over squares of `_CELL` pixels; the brightest of the first three channels."""
+    for _ in range(_CELL.bit_length() - 1):  # halves are what OpenCV is quick at
+        pixels = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return pixels if pixels.ndim == 2 else functools.reduce(np.maximum, (pixels[..., c] for c in range(3)))
 
 
 def _flat(values: NDArray[np.float32], eight_bits: bool, averaged: bool) -> bool:
@@ -201,11 +216,15 @@ def _flat(values: NDArray[np.float32], eight_bits: bool, averaged: bool) -> bool
     low, high = float(values.min()), float(values.max())
     if eight_bits and not averaged:  # room for noise: the cells decide
         return high - low <= 4 * _FLAT
-    spread = float(values.std())
-    if high - low > _NOISE_RANGE * spread or (eight_bits and high - low > _FLAT):
+    if averaged and eight_bits and high - low > _FLAT:
+        return False
+    centred = values - values.mean()
+    spread = math.sqrt(float(np.vdot(centred, centred)) / centred.size)
+    if high - low > _NOISE_RANGE * spread:
         return False
     if spread <= 1e-6 * max(abs(high), 1.0):
         return True
-    centred = values - values.mean()
-    related = [float((centred[1:] * centred[:-1]).mean()), float((centred[:, 1:] * centred[:, :-1]).mean())]
+    related = [
+        float(np.vdot(a, b)) / a.size for a, b in ((centred[1:], centred[:-1]), (centred[:, 1:], centred[:, :-1]))
+    ]
     return max(map(abs, related)) < _RELATED * spread**2

@@ -128,6 +128,16 @@ def test_a_looped_recording_is_not_frozen():
     assert set(watch(frames)[0]) == {(OK, OK)}
 
 
+def test_noisy_black_colours_are_black_and_one_coloured_light_is_not():
+    noisy = [np.stack([noise(3 * n + c, 1.5, 1) for c in range(3)], -1) for n in range(20)]
+    assert {verdict[0] for verdict in watch([frame(n, rgb, scene(n, 1)) for n, rgb in enumerate(noisy)])[0]} == {
+        Verdict.BLACK
+    }
+    for rgb in noisy:
+        with_patch(rgb[..., 2], 60)
+    assert set(watch([frame(n, rgb, scene(n, 1)) for n, rgb in enumerate(noisy)])[0]) == {(OK, OK)}
+
+
 @pytest.mark.parametrize("wrong", [{"timeout": 0.0}, {"timeout": float("nan")}, {"on_missing": "hope"}])
 def test_settings_name_value_and_allowed(wrong):
     with pytest.raises(ValueError, match=r"modality\.\w+ is .*; allowed: "):
