@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from ckd_tracker_ros.frame import MODALITIES, Image, RgbtFrame
 
 ON_MISSING = ("degrade", "wait")
+NO_RGB_YET = "no RGB image has come yet: boxes are taken to be in pixels of the thermal image, {}x{}"
+"""A warning where targets are started all the same."""
 
 _GRID_PIXELS = 2048
 _CELL = 4  # pixels that are averaged to confirm: noise and dead pixels shrink, a target of 8 px fills one cell

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from ckd_tracker_ros import images, thermal
 from ckd_tracker_ros.frame import RgbtFrame
-from ckd_tracker_ros.modality import ModalitySettings, Verdict, Watch, check, problem
-from ckd_tracker_ros.pairing import THERMAL, Pair
+from ckd_tracker_ros.modality import NO_RGB_YET, ModalitySettings, Verdict, Watch, check, problem
+from ckd_tracker_ros.pairing import RGB, THERMAL, Pair
 from ckd_tracker_ros.ros.ring import Ring, RingError
 from ckd_tracker_ros.ros.roster import Entry, RequestError, Roster, Start
 from ckd_tracker_ros.ros.statistics import Statistics
@@ -264,6 +264,9 @@ class Worker:
         watch, frame, verdicts = check(watch, images.decode_pair(pair), self.settings.modality)
         if frame is None:
             raise RequestError(f"{problem(verdicts)}, and modality.on_missing is wait")
+        if frame.images[RGB] is None and frame.rgb_size is None:  # until one comes, as is said then
+            self._statistics.sizes((frame.size, frame.size))
+            self._statistics.warn_once(NO_RGB_YET.format(*frame.size))
         entries = []
         for start in request.starts:
             try:
