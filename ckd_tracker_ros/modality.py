@@ -24,6 +24,7 @@ NO_RGB_YET = "no RGB image has come yet: boxes are taken to be in pixels of the 
 """A warning where targets are started all the same."""
 
 _GRID_PIXELS = 2048
+_GAP = 10  # timeouts between two frames, after which nothing is concluded from what came before
 _CELL = 4  # pixels that are averaged to confirm: noise and dead pixels shrink, a target of 8 px fills one cell
 _BLACK, _WHITE = 6.0, 250.0  # of 8 bits: no cell of a black image is brighter, none of a saturated one darker
 _FLAT = 6.0  # of 8 bits: the cells of a covered image differ by less
@@ -118,7 +119,7 @@ def check(
         them, or None where `wait` waits for a better one; a verdict per modality.
     """
     now, timeout_ns = frame.stamp_ns, round(settings.timeout * 1e9)
-    if now < watch.stamp_ns:  # a looped bag: times of before mean nothing
+    if not 0 <= now - watch.stamp_ns <= _GAP * timeout_ns:  # a looped bag, a clock set: times of before mean nothing
         watch = replace(watch, streams=tuple(Seen() for _ in MODALITIES))
     streams = tuple(
         seen if image is None else _seen(seen, image, now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -136,6 +138,14 @@ def test_noisy_black_colours_are_black_and_one_coloured_light_is_not():
     for rgb in noisy:
         with_patch(rgb[..., 2], 60)
     assert set(watch([frame(n, rgb, scene(n, 1)) for n, rgb in enumerate(noisy)])[0]) == {(OK, OK)}
+
+
+@pytest.mark.parametrize("seconds", [100, -100])
+def test_a_clock_that_is_set_freezes_nothing(seconds):
+    """The thermal driver repeats its images, and has just done so when the clocks jump."""
+    frames = [frame(n, scene(n), scene(n // 4, 1)) for n in range(60)]
+    frames = [replace(each, stamp_ns=each.stamp_ns + (n > 30) * seconds * 10**9) for n, each in enumerate(frames)]
+    assert set(watch(frames)[0]) == {(OK, OK)}
 
 
 @pytest.mark.parametrize("wrong", [{"timeout": 0.0}, {"timeout": float("nan")}, {"on_missing": "hope"}])

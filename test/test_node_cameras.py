@@ -181,3 +181,22 @@ def test_wait_tracks_only_what_both_cameras_saw(tmp_path, model):
         robot.diagnosed("images dropped, partner_silent: 5")
         assert [target.id for target in robot.result(player.show()).targets] == ["a"]
         assert not {to_ns(message.header.stamp) for message in robot.targets} & set(bad)
+
+
+@pytest.mark.parametrize(
+    ("dead", "used", "said"),
+    [(RGB, THERMAL_BIT, "boxes are taken to be in pixels of the thermal image, 160x120"),
+     (THERMAL, RGB_BIT, "thermal images are missing")],
+)  # fmt: skip
+def test_a_camera_that_is_dead_from_the_start(tmp_path, model, dead, used, said):
+    given = (f"model:={model}", "modality.timeout:=0.2", "sync.max_age:=60.0", "diagnostics.period:=0.1")
+    with running(tmp_path / "log", *given) as (process, robot):
+        robot.connected()
+        player = Player(robot)
+        player.until_used(used, silent(dead))
+        robot.diagnosed(f"{('rgb', 'thermal')[dead]} images are missing")
+        assert robot.start(("a", "", BOX)).success
+        message = robot.result(player.show(silent(dead)))
+        assert [target.id for target in message.targets] == ["a"] and message.image_width == 160
+        process.says(said)
+        assert [target.id for target in player.until_used(BOTH).targets] == ["a"]
