@@ -13,7 +13,6 @@ import zlib
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -209,6 +208,8 @@ def _finite(pixels: NDArray) -> NDArray[np.float32]:
 
 def _cells(pixels: NDArray) -> NDArray:
     """(H, W) or (H, W, C) -> means over squares of `_CELL` pixels; the brightest of the first three channels."""
+    import cv2  # here, so that the command line has the settings' defaults without it
+
     for _ in range(_CELL.bit_length() - 1):  # halves are what OpenCV is quick at
         pixels = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return pixels if pixels.ndim == 2 else functools.reduce(np.maximum, (pixels[..., c] for c in range(3)))

@@ -14,9 +14,9 @@ Rules that keep the output in order:
   jump (looped bag, clock set back). The suspicion is confirmed by the next frame of its stream, when it goes on from
   there, or at once by a partner inside the slop that has jumped too; then the stream starts anew from the suspects.
   A single late frame is followed by a frame in order: it was no jump. The streams may so jump at different moments.
-- Where a timeout is set and a camera has given nothing usable (no frame, unset or stuck stamps) for longer, frames of
-  the other one leave alone, until it gives something. What they overtake cannot leave any more, but for thermal frames
-  that may serve later RGB frames. A camera that has not come yet is waited for as long, from the first frame on.
+- Where a timeout is set, frames of a camera leave alone when it has given some for longer while nothing usable came
+  from the other one (no frame, unset or stuck stamps; also from the start), until that gives something. A pause of both
+  is no silence. What they overtake cannot leave any more, but for thermal frames that may serve later RGB frames.
 - Where stamps go back by less than the buffer, `queue_size` frames in a row that could not leave are a jump as well.
 """
 
@@ -87,7 +87,9 @@ class _Stream:
         self.paired = 0
         self.alone = 0
         self.stamp = 0  # of the last arrival
-        self.usable_ns: int | None = None  # arrival of the last frame that could be paired
+        self.since_ns: int | None = (
+            None  # arrival of its first frame that could be paired, behind the other stream's last
+        )
         self.dropped: Counter[Reason] = Counter()
         self.jumps = 0
         self.waiting: list[_Waiting] = []
@@ -175,7 +177,6 @@ class NearestPairing:
         self.nearest_offset_ns: int | None = None
         self.pairs = 0
         self._streams = (_Stream(self.queue_size), _Stream(self.queue_size))
-        self._began_ns: int | None = None  # arrival of the first frame that could be paired, of either stream
 
     @property
     def received(self) -> tuple[int, int]:
@@ -241,9 +242,8 @@ class NearestPairing:
             return ()
 
         if not stuck:  # also when it is too late: a camera that has returned is waited for again
-            own.usable_ns = int(arrival_ns)
-            if self._began_ns is None:
-                self._began_ns = own.usable_ns
+            own.since_ns = int(arrival_ns) if own.since_ns is None else own.since_ns
+            other.since_ns = None
         superseded = other.last is not None and abs(self._offset(stream, stamp, other.last)) <= self.slop_ns
         frame = _Waiting(stamp, item, own.received, other.received, superseded, suspect=False)
         if not self._admit(stream, frame):
@@ -254,7 +254,7 @@ class NearestPairing:
             if partner is not None:
                 served = self._served(frame, partner) if self.reuse and stream == THERMAL else [partner]
                 return tuple(self._leave(stream, frame, each, int(arrival_ns)) for each in served)
-            alone = self._is_silent(other, int(arrival_ns)) and self._goes_on(stream, stamp)
+            alone = self._is_silent(own, int(arrival_ns)) and self._goes_on(stream, stamp)
             if alone and not frame.suspect and not stuck:
                 return (self._leave_alone(stream, frame, int(arrival_ns)),)
         own.waiting.append(frame)
@@ -269,12 +269,11 @@ class NearestPairing:
             own.last = own.reusable = own.suspect = None
             own.refused = 0
             own.timeline = 0
-            own.usable_ns = None
-        self._began_ns = None
+            own.since_ns = None
 
-    def _is_silent(self, other: _Stream, arrival_ns: int) -> bool:
-        """Whether a camera is not waited for, or not any more."""
-        since = self._began_ns if other.usable_ns is None else other.usable_ns
+    def _is_silent(self, own: _Stream, arrival_ns: int) -> bool:
+        """Whether the camera beside `own` is not waited for any more."""
+        since = own.since_ns
         return self.timeout_ns is not None and since is not None and arrival_ns - since > self.timeout_ns
 
     def _goes_on(self, stream: int, stamp: int) -> bool:

@@ -161,8 +161,8 @@ def test_the_node_goes_on_with_one_camera_and_both_come_back(tmp_path, model):
 
 
 def test_wait_tracks_only_what_both_cameras_saw(tmp_path, model):
-    given = (f"model:={model}", "modality.on_missing:=wait", "modality.timeout:=0.2", "diagnostics.period:=0.1")
-    with running(tmp_path / "log", *given, "sync.max_age:=60.0", "sync.queue_size:=3") as (_, robot):
+    given = (f"model:={model}", "modality.on_missing:=wait", "modality.timeout:=0.1", "diagnostics.period:=0.1")
+    with running(tmp_path / "log", *given, "sync.max_age:=60.0") as (_, robot):
         robot.connected()
         player = Player(robot)
         player.until_used(BOTH)
@@ -177,8 +177,8 @@ def test_wait_tracks_only_what_both_cameras_saw(tmp_path, model):
         assert not refused.success and refused.message == "rgb images are black, and modality.on_missing is wait"
         back = robot.result(player.show())
         assert (back.modalities, back.skipped_pairs) == (BOTH, 3)
-        bad += [player.show(silent(THERMAL)) for _ in range(8)]
-        robot.diagnosed("images dropped, partner_silent: 5")
+        end = time.monotonic() + 0.3
+        until(lambda: bad.append(player.show(silent(THERMAL))) or time.monotonic() > end, "longer than the timeout")
         assert [target.id for target in robot.result(player.show()).targets] == ["a"]
         assert not {to_ns(message.header.stamp) for message in robot.targets} & set(bad)
 

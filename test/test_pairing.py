@@ -425,9 +425,10 @@ def test_one_camera_goes_on_alone_and_pairs_return_at_once(gone, how):
             events.append(((1010 + 33 * i + stream) * MS, stream, stamp))
     pairs = play(pairing, events)
     stamps = [pair.rgb_stamp_ns // MS for pair in pairs]
-    assert stamps == [1000 + 33 * i for i in (*range(30), *range(39, 120))]
-    alone = 51 + (gone == THERMAL)  # the RGB frame of the return comes first, and does not wait
-    assert [pair.items[gone] is None for pair in pairs] == [False] * 30 + [True] * alone + [False] * (81 - alone)
+    first = 39 + (gone == THERMAL)  # the last thermal frame before the gap comes behind the RGB frame
+    assert stamps == [1000 + 33 * i for i in (*range(30), *range(first, 120))]
+    assert [pair.items[gone] is None for pair in pairs[30:81]] == [True] * 51  # an RGB frame that returns does not wait
+    assert all(None not in pair.items for pair in pairs[:30] + pairs[81:])
     assert_accounted(pairing)
 
 
@@ -438,6 +439,14 @@ def test_a_camera_that_never_came_is_waited_for_until_the_timeout(alive):
     pairing = NearestPairing(16 * MS, 10, timeout_ns=300 * MS)
     assert [pair.rgb_stamp_ns // MS for pair in play(pairing, frames)] == [1000 + 33 * i for i in range(10, 60)]
     assert_accounted(pairing)
+
+
+def test_slow_cameras_and_a_pause_of_both_are_not_silent():
+    """Longer than the timeout between the frames of a camera, but not between those of a pair."""
+    moments = [1000, 2000, 3000, 3033, 9000, 9033]
+    pairing = NearestPairing(16 * MS, 10, timeout_ns=300 * MS)
+    pairs = play(pairing, sorted(camera(RGB, moments) + camera(THERMAL, moments, delay_ms=50)))
+    assert [pair.rgb_stamp_ns // MS for pair in pairs if None not in pair.items] == moments
 
 
 def test_cameras_that_never_meet_do_not_leave_alone():
