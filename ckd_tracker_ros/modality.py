@@ -24,6 +24,7 @@ NO_RGB_YET = "no RGB image has come yet: boxes are taken to be in pixels of the 
 
 _GRID_PIXELS = 2048
 _GAP = 10  # timeouts between two frames, after which nothing is concluded from what came before
+_AGAIN_NS = 100_000_000  # between two looks at all pixels of images that hold nothing and go on to look like it
 _CELL = 4  # pixels that are averaged to confirm: noise and dead pixels shrink, a target of 8 px fills one cell
 _BLACK, _WHITE = 6.0, 250.0  # of 8 bits: no cell of a black image is brighter, none of a saturated one darker
 _FLAT = 6.0  # of 8 bits: the cells of a covered image differ by less
@@ -83,12 +84,14 @@ class Seen:
         changed_ns: stamp of the first frame with that image.
         suspect: what its images have looked like since `since_ns`, without a break; OK for nothing wrong.
         since_ns: stamp.
+        looked_ns: stamp of the last frame of which all pixels were looked at.
     """
 
     fingerprint: int | None = None
     changed_ns: int = 0
     suspect: Verdict = Verdict.OK
     since_ns: int = 0
+    looked_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,11 @@ def _seen(seen: Seen, image: Image, now: int) -> Seen:
     fingerprint = zlib.crc32(grid)
     if fingerprint != seen.fingerprint:
         seen = replace(seen, fingerprint=fingerprint, changed_ns=now)
-    suspect = _look(image, grid)
+    suspect = Verdict.OK
+    if _suspicious(grid):
+        if seen.suspect is not Verdict.OK and now - seen.looked_ns < _AGAIN_NS:
+            return seen
+        suspect, seen = _look(image), replace(seen, looked_ns=now)
     return seen if suspect is seen.suspect else replace(seen, suspect=suspect, since_ns=now)
 
 
@@ -175,12 +182,15 @@ def _verdict(seen: Seen, image: Image | None, newest: int, now: int, timeout_ns:
     return Verdict.FROZEN if newest - seen.changed_ns > timeout_ns else Verdict.OK
 
 
-def _look(image: Image, grid: NDArray) -> Verdict:
-    """What one image looks like; all pixels are only looked at where the grid gives cause."""
-    eight_bits = image.pixels.dtype == np.uint8
+def _suspicious(grid: NDArray) -> bool:
+    """Whether a grid of pixels gives cause to look at all of them."""
     one = grid if grid.ndim == 2 else grid[..., 1]  # of the channels: cheap, and only a first look
-    if not _flat(_finite(one), eight_bits, averaged=False):
-        return Verdict.OK
+    return _flat(_finite(one), grid.dtype == np.uint8, averaged=False)
+
+
+def _look(image: Image) -> Verdict:
+    """What one image looks like, from all its pixels."""
+    eight_bits = image.pixels.dtype == np.uint8
     if min(image.width, image.height) < 4 * _CELL:
         return Verdict.OK  # too small to tell
     if eight_bits:  # in whole numbers it takes a third of the time, and is at most 1 off
