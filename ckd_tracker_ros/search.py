@@ -29,8 +29,8 @@ STRIDE = 0.75
 """From one search crop of the sweep to the next, in sides of it: a target between two is whole in one of them."""
 SAME = 0.6
 """Two sightings nearer to each other than this, in sizes, are of one thing."""
-DRIFT, LARGEST_DRIFT = 1.0, 1.5
-"""How far a look-alike may have come since it was seen: sizes a second, and at most sizes."""
+NOISE, DRIFT, LARGEST_DRIFT = 0.4, 1.0, 1.5
+"""How far a look-alike may be from where it was seen: sizes at once, further sizes a second, at most so many more."""
 LEAST = 0.15
 """Scores under this are nothing."""
 GROWTH = 0.55
@@ -213,7 +213,7 @@ def _assigned(centres: NDArray, scores: NDArray, known: NDArray, size: float) ->
     """(K,) which of the (N, 4) look-alikes each of (K, 2) sightings is, -1 for none; each at most once."""
     owner = np.full(len(centres), -1)
     distances = np.linalg.norm(centres[:, None] - known[:, :2], axis=-1)
-    reach = (SAME + np.minimum(DRIFT * known[:, 3], LARGEST_DRIFT)) * size
+    reach = (NOISE + np.minimum(DRIFT * known[:, 3], LARGEST_DRIFT)) * size
     margin = np.where(known[:, 2] < 0.5, BEATS_WEAK, BEATS_STRONG)
     fits = (distances <= reach) & (logit(scores)[:, None] - logit(known[:, 2]) <= margin)
     taken: set[int] = set()

@@ -207,7 +207,7 @@ def _renewed(tracker: Tracker, target: Target, frame: RgbtFrame, settings: LostS
 
     A target that was started while a camera was missing is due as soon as that camera sees it.
     """
-    sure = target.status is Status.TRACKING and target.estimate.confidence >= SURE
+    sure = target.status is Status.TRACKING and not target.trial and target.estimate.confidence >= SURE
     if not (sure and target.estimate.second_peak <= ALONE):
         return target
     if target.state.partial is not None:

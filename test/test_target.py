@@ -25,7 +25,7 @@ STEP = 1 / 30
 
 @pytest.fixture(scope="module")
 def tracker() -> Tracker:
-    return Tracker.from_checkpoint("ckd_tiny", device="cpu")
+    return Tracker.from_checkpoint("ckd_tiny", device="cpu", threads=1)
 
 
 def state_at(x: float, y: float, side: float = 40, velocity: tuple[float, float] = (0, 0)) -> TargetState:
