@@ -189,7 +189,7 @@ class Fault:
 
 _ONE_RGB, _ONE_THERMAL = (RGB,), (THERMAL,)
 FAULTS = (
-    Fault("none", "-"),
+    Fault("none", "-", seconds=0.0),
     *(Fault("thermal stops", f"{s:g} s", stopped, _ONE_THERMAL, s) for s in (1.0, 3.0)),
     *(Fault("RGB stops", f"{s:g} s", stopped, _ONE_RGB, s) for s in (1.0, 3.0)),
     *(Fault("both stop", f"{s:g} s", stopped, BOTH, s) for s in (1.0, 3.0)),
