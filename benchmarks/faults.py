@@ -47,6 +47,8 @@ BACK_S = 2.0
 """Within which a target has to be followed again, from the fault's end on."""
 RIGHT, IN_A_ROW = 0.5, 3
 """A target is followed where it is TRACKING with a larger IoU than this; and back with the first of so many results."""
+IN_SIGHT = 0.5
+"""Share of a target that has to be seen for it to be back."""
 QUIET_S = 0.4
 """Without a result, after the last image: nothing more is on its way."""
 HOUR_S = 3600.0
@@ -330,7 +332,11 @@ class Course:
     def of(cls, found: Sequence[tuple[float, Any, Event]], began: float, scene: Scene) -> Course:
         """Of `matched` results."""
         count = scene.config.targets
-        rows = [seen(message, scene.boxes(event.frame)) for _, message, event in found]
+        width = scene.config.width
+        rows = [
+            seen(message, [box * (message.image_width / width) for box in scene.boxes(event.frame)])
+            for _, message, event in found
+        ]
         values = np.array(rows, float).reshape(-1, count, 2)
         times = np.array([(event.at, moment - began) for moment, _, event in found], float).reshape(-1, 2)
         return cls(times[:, 0], times[:, 1], values[..., 0], values[..., 1] > 0)
@@ -478,6 +484,11 @@ class Case:
         first, count = round(BEGIN * self.frames), round(fault.seconds * self.rate)
         return Span((first - 0.5) / self.rate, (first + count - 0.5) / self.rate, first - 1)
 
+    def in_sight(self, scene: Scene, span: Span) -> Span:
+        """A span during which targets are hidden, up to the frame in which half of each is seen again."""
+        last = next(i for i in range(round(span.end * self.rate), self.frames) if min(scene.visible(i)) >= IN_SIGHT)
+        return replace(span, end=(last - 0.5) / self.rate)
+
     def scene(self, fault: Fault) -> SceneConfig:
         """Two bodies and others, in 8 bits; easy to follow, so that what goes wrong is the fault's."""
         first = self.span(fault).frame + 1
@@ -492,6 +503,8 @@ def row(stage: Stage, fault: Fault, case: Case) -> dict[str, Any]:
     """Plays a case and judges it."""
     span = case.span(fault)
     scene, messages = pictures(case.scene(fault), case.seed)
+    if fault.hidden:
+        span = case.in_sight(scene, span)
     events = fault.apply(schedule(range(case.frames), case.rate), span, np.random.default_rng(case.seed))
     result: dict[str, Any] = {"fault": fault.name, "strength": fault.strength}
     try:

@@ -61,6 +61,7 @@ class TargetState:
         motion: how it moves.
         outline: how the network reads where it ends.
         recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
+        image_size: width and height of the images in whose pixels it is; None = not known.
     """
 
     box: NDArray[np.float64]
@@ -69,6 +70,15 @@ class TargetState:
     motion: Motion
     outline: Outline
     recent: Prepared | None = None
+    image_size: tuple[int, int] | None = None
+
+    def resized(self, image_size: tuple[int, int]) -> TargetState:
+        """In the pixels of images of another size; with other proportions pixels stay as they are."""
+        factor = boxes.resizing(self.image_size, image_size)
+        if factor == 1:
+            return self if self.image_size == image_size else replace(self, image_size=image_size)
+        motion = self.motion.scaled(factor)
+        return replace(self, box=self.box * factor, motion=motion, image_size=image_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +194,7 @@ class Tracker:
         checked = check_box(box, frame.size, self.settings.min_box_size)
         limits = tuple(image and thermal.limits_of(image, self.settings.thermal) for image in frame.images)
         prepared = self._template(checked, limits, frame)
-        state = TargetState(checked, limits, prepared, Motion(frame.stamp_ns), Outline())
+        state = TargetState(checked, limits, prepared, Motion(frame.stamp_ns), Outline(), image_size=frame.size)
         return replace(state, outline=self._outline(state, frame)) if self._config.outline else state
 
     def renew(self, state: TargetState, frame: RgbtFrame) -> TargetState:
