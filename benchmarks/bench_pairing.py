@@ -67,7 +67,7 @@ def ours(settings: PairingSettings) -> tuple[Callable[[int, int], None], list[in
     pairing, pairs = settings.start(), [0]
 
     def push(stream: int, stamp: int) -> None:
-        pairs[0] += pairing.push(stream, stamp, stamp, None) is not None
+        pairs[0] += len(pairing.push(stream, stamp, stamp, None))
 
     return push, pairs
 

@@ -188,11 +188,11 @@ def listener(node: Any, commands: Commands) -> None:
         pairing, latencies, last, images = NearestPairing(SLOP_NS, 10), [], [time.monotonic()], [0, 0]
 
         def arrived(stream: int, message: Image) -> None:
-            pair = pairing.push(stream, to_ns(message.header.stamp), time.monotonic_ns(), message)  # noqa: B023
+            pairs = pairing.push(stream, to_ns(message.header.stamp), time.monotonic_ns(), message)  # noqa: B023
             last[0] = time.monotonic()  # noqa: B023
             images[stream] += 1  # noqa: B023
-            if pair is not None:
-                latencies.append((node.get_clock().now().nanoseconds - pair.rgb_stamp_ns) / 1e6)  # noqa: B023
+            now_ns = node.get_clock().now().nanoseconds
+            latencies.extend((now_ns - pair.rgb_stamp_ns) / 1e6 for pair in pairs)  # noqa: B023
 
         qos = quality(command["reliability"], DEPTH)
         subscriptions = [

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ckd_tracker_ros.frame import RgbtFrame
+from ckd_tracker_ros.frame import MODALITIES, RgbtFrame
 from ckd_tracker_ros.images import decode_pair, message_size
-from ckd_tracker_ros.modality import ModalitySettings, Watch, check
+from ckd_tracker_ros.modality import NO_RGB_YET, ModalitySettings, Watch, check, problem
 from ckd_tracker_ros.pairing import Pair, PairingSettings
 from ckd_tracker_ros.registration import Registration, Size
 from ckd_tracker_ros.sequences.bags import Bag, BagError, pairs, reported, why_no_pairs
@@ -58,13 +58,17 @@ class Report:
     Attributes:
         messages: written.
         unusable: pairs that were left out because of their images, by reason.
-        dropped: images that left the pairing alone, by reason.
+        dropped: images that left the pairing without a result, by reason.
+        alone: images that were used without the other camera's, which was silent, by modality.
+        assumed_size: of RGB images, where targets were started before one had come; None otherwise.
         targets: by id.
     """
 
     messages: int = 0
     unusable: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    alone: dict[str, int] = field(default_factory=dict)
+    assumed_size: Size | None = None
     targets: dict[str, Followed] = field(default_factory=dict)
 
 
@@ -152,19 +156,23 @@ def find_start(
     """The number of the pair that boxes were drawn on.
 
     Args:
-        after_s: seconds after the first pair, by RGB stamps.
+        after_s: seconds after the first pair of two images, by RGB stamps; after the first image that is used alone
+            where there is no such pair.
         stamp_ns: the RGB stamp of the image; the nearest pair counts, as in ReinitializeTargets. 0: `after_s` counts.
 
     Raises:
         BagError: no pair at all, or none there; names what there is.
     """
-    if not after_s and not stamp_ns:
-        return 0
-    pairing = settings.start()
-    stamps = [pair.rgb_stamp_ns for pair in pairs(bag, cameras, pairing, lambda recorded: None)]
+    pairing, stamps, complete = settings.start(), [], None
+    for number, pair in enumerate(pairs(bag, cameras, pairing, lambda recorded: None)):
+        stamps.append(pair.rgb_stamp_ns)
+        if complete is None and not math.isnan(pair.offset_ns):
+            complete = number
+            if not after_s and not stamp_ns:
+                return complete
     if not stamps:
         raise why_no_pairs(bag, cameras, pairing)
-    wanted = stamp_ns or stamps[0] + round(after_s * 1e9)
+    wanted = stamp_ns or stamps[complete or 0] + round(after_s * 1e9)
     nearest = min(range(len(stamps)), key=lambda number: abs(stamps[number] - wanted))
     margin = max(pairing.slop_ns, stamps[-1] - stamps[-2] if len(stamps) > 1 else 0)
     if not min(stamps) - margin <= wanted <= max(stamps) + margin:
@@ -180,15 +188,18 @@ class Follower:
 
     Args:
         starts: (4,) xywh boxes in RGB pixels of the first pair that is followed, by id.
+        modality: what to do about cameras that give nothing.
     """
 
-    def __init__(self, tracker: Tracker, starts: Mapping[str, ArrayLike]) -> None:
+    def __init__(
+        self, tracker: Tracker, starts: Mapping[str, ArrayLike], modality: ModalitySettings | None = None
+    ) -> None:
         self.targets: list[Target] = []
         self._started = False
         self._tracker = tracker
         self._starts = starts
         self._lost = LostSettings()
-        self._modality = ModalitySettings()
+        self._modality = modality or ModalitySettings()
         self._watch = Watch()
 
     def advance(self, frame: RgbtFrame) -> tuple[bool, ...]:
@@ -197,7 +208,9 @@ class Follower:
         Raises:
             ValueError: the frame cannot be used; the targets stay as they are.
         """
-        self._watch, frame, _ = check(self._watch, frame, self._modality)
+        self._watch, frame, verdicts = check(self._watch, frame, self._modality)
+        if frame is None:
+            raise ValueError(f"{problem(verdicts)}, and modality.on_missing is wait")
         if not self._started:
             self.targets = [Target.begin(id, "", self._tracker.start(frame, box)) for id, box in self._starts.items()]
             self._started = True
@@ -216,6 +229,7 @@ def follow(
     settings: PairingSettings,
     first: int = 0,
     console: Console | None = None,
+    modality: ModalitySettings | None = None,
 ) -> Report:
     """Follows targets through all pairs of a bag; one message for each, as the node sends them.
 
@@ -226,6 +240,7 @@ def follow(
     Args:
         starts: (4,) xywh boxes in RGB pixels by id.
         first: number of the pair they were drawn on, see `find_start`.
+        modality: what to do about cameras that give nothing; `settings` says when a frame leaves alone.
 
     Raises:
         ValueError: the start pair cannot be used, or a start box (BoxError).
@@ -233,7 +248,7 @@ def follow(
     """
     console = console or Console(quiet=True)
     report = Report(targets={id: Followed() for id in starts})
-    pairing, follower = settings.start(), Follower(tracker, starts)
+    pairing, follower = settings.start(), Follower(tracker, starts, modality)
     sizes: tuple[Size | None, ...] = (None, None)
     skipped, frame_id = 0, ""
     shown = track(
@@ -263,6 +278,9 @@ def follow(
                 report.unusable[str(error)] = report.unusable.get(str(error), 0) + 1
                 continue
         sizes = tuple(size or before for size, before in zip(now, sizes, strict=True))
+        if number >= first and sizes[0] is None:  # no RGB image so far
+            sizes = (sizes[1], sizes[1])
+            report.assumed_size = sizes[1]
         message = _message(
             results, pair, frame_id, present, follower.targets, tracker.settings.registration, sizes, skipped, began_ns
         )
@@ -270,8 +288,9 @@ def follow(
         report.messages, skipped = report.messages + 1, 0
         if number > first:
             _count(report, follower.targets)
-    if not pairing.pairs:
+    if not pairing.pairs and not any(pairing.alone):
         raise why_no_pairs(bag, cameras, pairing)
+    report.alone = {name: count for name, count in zip(MODALITIES, pairing.alone, strict=True) if count}
     report.dropped = {reason.value: count for reason, count in pairing.counts.items() if count}
     return report
 
@@ -321,6 +340,11 @@ def summary(report: Report) -> Table:
 def remarks(report: Report) -> list[str]:
     """For people: what was left out, and why."""
     lines = []
+    if report.alone:
+        counts = ", ".join(f"{count} {name}" for name, count in report.alone.items())
+        lines.append(f"images used alone, the other camera being silent: {counts}")
+    if report.assumed_size:
+        lines.append(NO_RGB_YET.format(*report.assumed_size))
     if report.dropped:
         lines.append("images without a partner: " + ", ".join(f"{n} {why}" for why, n in report.dropped.items()))
     if report.unusable:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ckd_tracker_ros.modality import ModalitySettings
 from ckd_tracker_ros.pairing import PairingSettings
 
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
@@ -148,6 +149,8 @@ def bag(
     queue_size: Annotated[int, typer.Option(help="As sync.queue_size.")] = PairingSettings.queue_size,
     thermal_delay: Annotated[float, typer.Option(help="As sync.thermal_delay [s].")] = PairingSettings.thermal_delay,
     reuse: Annotated[bool, typer.Option("--reuse", help="As sync.reuse.")] = PairingSettings.reuse,
+    timeout: Annotated[float, typer.Option(help="As modality.timeout [s].")] = ModalitySettings.timeout,
+    on_missing: Annotated[str, typer.Option(help="As modality.on_missing.")] = ModalitySettings.on_missing,
     thermal_to_rgb: Annotated[str, typer.Option(metavar="NUMBERS", help="As registration.thermal_to_rgb: nine.")] = "",
     model: Model = "ckd_tiny",
     device: Device = "auto",
@@ -165,7 +168,6 @@ def bag(
 
     from ckd_tracker_ros import bag as bags
     from ckd_tracker_ros.engine import DeviceError
-    from ckd_tracker_ros.modality import ModalitySettings
     from ckd_tracker_ros.network.checkpoint import CheckpointError
     from ckd_tracker_ros.registration import Registration
     from ckd_tracker_ros.sequences.bags import Bag
@@ -180,14 +182,15 @@ def bag(
     stamp_ns = parse_stamp(stamp) if stamp else 0
     with reported(CheckpointError, DeviceError, ValueError, OSError), Bag(source) as recorded:
         cameras = recorded.cameras(rgb, thermal)
-        settings = PairingSettings(slop, queue_size, thermal_delay, reuse, ModalitySettings().silence)
+        modality = ModalitySettings(timeout, on_missing)
+        settings = PairingSettings(slop, queue_size, thermal_delay, reuse, modality.silence)
         first = bags.find_start(recorded, cameras, settings, start, stamp_ns)
         registered = TrackerSettings(registration=Registration(matrix))
         tracker = Tracker.from_checkpoint(model, device, precision, threads, registered)
         console.print(", ".join(f"{key} {value}" for key, value in tracker.description.items()))
         console.print(f"rgb {cameras[0]}, thermal {cameras[1]}", soft_wrap=True)
         with bags.ResultBag(out, storage) as results:
-            report = bags.follow(tracker, recorded, cameras, starts, results, settings, first, console)
+            report = bags.follow(tracker, recorded, cameras, starts, results, settings, first, console, modality)
     console.print(bags.summary(report))
     for line in (*bags.remarks(report), f"results: {out}, {report.messages} messages on {bags.TOPIC}"):
         console.print(line, soft_wrap=True)

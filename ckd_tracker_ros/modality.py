@@ -7,20 +7,24 @@ pixels, and the last image that is left is never taken away.
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ckd_tracker_ros.frame import MODALITIES, Image, RgbtFrame
 
 ON_MISSING = ("degrade", "wait")
+NO_RGB_YET = "no RGB image has come yet: boxes are taken to be in pixels of the thermal image, {}x{}"
+"""A warning where targets are started all the same."""
 
 _GRID_PIXELS = 2048
+_GAP = 10  # timeouts between two frames, after which nothing is concluded from what came before
+_AGAIN_NS = 100_000_000  # between two looks at all pixels of images that hold nothing and go on to look like it
 _CELL = 4  # pixels that are averaged to confirm: noise and dead pixels shrink, a target of 8 px fills one cell
 _BLACK, _WHITE = 6.0, 250.0  # of 8 bits: no cell of a black image is brighter, none of a saturated one darker
 _FLAT = 6.0  # of 8 bits: the cells of a covered image differ by less
@@ -45,7 +49,7 @@ class ModalitySettings:
 
     Attributes:
         timeout: seconds after which a silent or unchanging camera is no longer waited for or believed.
-        on_missing: `degrade` goes on with the other camera, `wait` does not.
+        on_missing: `degrade` goes on with the other camera, `wait` waits until both can be believed.
 
     Raises:
         ValueError: a timeout that is not above 0, or another word.
@@ -80,12 +84,14 @@ class Seen:
         changed_ns: stamp of the first frame with that image.
         suspect: what its images have looked like since `since_ns`, without a break; OK for nothing wrong.
         since_ns: stamp.
+        looked_ns: stamp of the last frame of which all pixels were looked at.
     """
 
     fingerprint: int | None = None
     changed_ns: int = 0
     suspect: Verdict = Verdict.OK
     since_ns: int = 0
+    looked_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,15 +111,17 @@ class Watch:
     stamp_ns: int = 0
 
 
-def check(watch: Watch, frame: RgbtFrame, settings: ModalitySettings) -> tuple[Watch, RgbtFrame, tuple[Verdict, ...]]:
+def check(
+    watch: Watch, frame: RgbtFrame, settings: ModalitySettings
+) -> tuple[Watch, RgbtFrame | None, tuple[Verdict, ...]]:
     """Judge the images of a frame.
 
     Returns:
-        What to hand in with the next frame; the frame without the images that cannot be believed (with `wait` as it
-        is), never without all of them; a verdict per modality.
+        What to hand in with the next frame; the frame without the images that cannot be believed, never without all of
+        them, or None where `wait` waits for a better one; a verdict per modality.
     """
     now, timeout_ns = frame.stamp_ns, round(settings.timeout * 1e9)
-    if now < watch.stamp_ns:  # a looped bag: times of before mean nothing
+    if not 0 <= now - watch.stamp_ns <= _GAP * timeout_ns:  # a looped bag, a clock set: times of before mean nothing
         watch = replace(watch, streams=tuple(Seen() for _ in MODALITIES))
     streams = tuple(
         seen if image is None else _seen(seen, image, now)
@@ -125,11 +133,17 @@ def check(watch: Watch, frame: RgbtFrame, settings: ModalitySettings) -> tuple[W
     )
     rgb = frame.images[0]
     size = watch.rgb_size if rgb is None else (rgb.width, rgb.height)
-    images = frame.images
-    if settings.degrade:
-        images = _believed(images, verdicts, watch.believed)
+    if not settings.degrade and problem(verdicts):
+        return Watch(streams, watch.believed, size, now), None, verdicts
+    images = _believed(frame.images, verdicts, watch.believed)
     believed = tuple(image is not None for image in images)
     return Watch(streams, believed, size, now), replace(frame, images=images, rgb_size=size), verdicts
+
+
+def problem(verdicts: tuple[Verdict, ...]) -> str:
+    """Which cameras cannot be believed, and why; "" when all can."""
+    wrong = [(name, verdict) for name, verdict in zip(MODALITIES, verdicts, strict=True) if verdict is not Verdict.OK]
+    return "; ".join(f"{name} images are {verdict.value}" for name, verdict in wrong)
 
 
 def _believed(
@@ -149,7 +163,11 @@ def _seen(seen: Seen, image: Image, now: int) -> Seen:
     fingerprint = zlib.crc32(grid)
     if fingerprint != seen.fingerprint:
         seen = replace(seen, fingerprint=fingerprint, changed_ns=now)
-    suspect = _look(image, grid)
+    suspect = Verdict.OK
+    if _suspicious(grid):
+        if seen.suspect is not Verdict.OK and now - seen.looked_ns < _AGAIN_NS:
+            return seen
+        suspect, seen = _look(image), replace(seen, looked_ns=now)
     return seen if suspect is seen.suspect else replace(seen, suspect=suspect, since_ns=now)
 
 
@@ -164,16 +182,27 @@ def _verdict(seen: Seen, image: Image | None, newest: int, now: int, timeout_ns:
     return Verdict.FROZEN if newest - seen.changed_ns > timeout_ns else Verdict.OK
 
 
-def _look(image: Image, grid: NDArray) -> Verdict:
-    """What one image looks like; all pixels are only looked at where the grid gives cause."""
+def _suspicious(grid: NDArray) -> bool:
+    """Whether a grid of pixels gives cause to look at all of them."""
     one = grid if grid.ndim == 2 else grid[..., 1]  # of the channels: cheap, and only a first look
-    if not _flat(_grey(one), image.pixels.dtype == np.uint8, averaged=False):
-        return Verdict.OK
-    grey = _grey(image.pixels)
-    if min(grey.shape) < 4 * _CELL:
-        return Verdict.OK  # too small to tell
-    cells = cv2.resize(grey, None, fx=1 / _CELL, fy=1 / _CELL, interpolation=cv2.INTER_AREA)
+    return _flat(_finite(one), grid.dtype == np.uint8, averaged=False)
+
+
+def _look(image: Image) -> Verdict:
+    """What one image looks like, from all its pixels."""
     eight_bits = image.pixels.dtype == np.uint8
+    if min(image.width, image.height) < 4 * _CELL:
+        return Verdict.OK  # too small to tell
+    if eight_bits:  # in whole numbers it takes a third of the time, and is at most 1 off
+        cells = _cells(image.pixels)
+        low, high = int(cells.min()), int(cells.max())
+        if high <= _BLACK - 1:
+            return Verdict.BLACK
+        if low >= _WHITE + 1:
+            return Verdict.SATURATED
+        if high - low > _FLAT + 2:
+            return Verdict.OK
+    cells = _cells(_finite(image.pixels))
     if eight_bits and cells.max() <= _BLACK:
         return Verdict.BLACK
     if eight_bits and cells.min() >= _WHITE:
@@ -181,11 +210,19 @@ def _look(image: Image, grid: NDArray) -> Verdict:
     return Verdict.COVERED if _flat(cells, eight_bits, averaged=True) else Verdict.OK
 
 
-def _grey(pixels: NDArray) -> NDArray[np.float32]:
-    """(H, W) brightest of the first three channels; what is not finite becomes 0."""
-    values = pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=-1)
-    values = values.astype(np.float32)
+def _finite(pixels: NDArray) -> NDArray[np.float32]:
+    """The same as float32; what is not finite becomes 0."""
+    values = pixels.astype(np.float32)
     return values if pixels.dtype.kind == "u" else np.nan_to_num(values, copy=False, posinf=0, neginf=0)
+
+
+def _cells(pixels: NDArray) -> NDArray:
+    """(H, W) or (H, W, C) -> means over squares of `_CELL` pixels; the brightest of the first three channels."""
+    import cv2  # here, so that the command line has the settings' defaults without it
+
+    for _ in range(_CELL.bit_length() - 1):  # halves are what OpenCV is quick at
+        pixels = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return pixels if pixels.ndim == 2 else functools.reduce(np.maximum, (pixels[..., c] for c in range(3)))
 
 
 def _flat(values: NDArray[np.float32], eight_bits: bool, averaged: bool) -> bool:
@@ -193,11 +230,15 @@ def _flat(values: NDArray[np.float32], eight_bits: bool, averaged: bool) -> bool
     low, high = float(values.min()), float(values.max())
     if eight_bits and not averaged:  # room for noise: the cells decide
         return high - low <= 4 * _FLAT
-    spread = float(values.std())
-    if high - low > _NOISE_RANGE * spread or (eight_bits and high - low > _FLAT):
+    if averaged and eight_bits and high - low > _FLAT:
+        return False
+    centred = values - values.mean()
+    spread = math.sqrt(float(np.vdot(centred, centred)) / centred.size)
+    if high - low > _NOISE_RANGE * spread:
         return False
     if spread <= 1e-6 * max(abs(high), 1.0):
         return True
-    centred = values - values.mean()
-    related = [float((centred[1:] * centred[:-1]).mean()), float((centred[:, 1:] * centred[:, :-1]).mean())]
+    related = [
+        float(np.vdot(a, b)) / a.size for a, b in ((centred[1:], centred[:-1]), (centred[:, 1:], centred[:, :-1]))
+    ]
     return max(map(abs, related)) < _RELATED * spread**2

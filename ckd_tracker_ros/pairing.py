@@ -3,7 +3,8 @@
 A frame that arrives leaves at once with the nearest waiting frame of the other stream inside the slop, or waits for
 one; no pair is held back for a better one. With a slop above half a frame period, one lost frame would so shift all
 later pairs by a frame. Therefore a waiting frame that clearly belongs to a frame already gone is left alone: that costs
-one pair and brings the streams back into step.
+one pair and brings the streams back into step. Where one thermal frame may serve several RGB frames (`reuse`), all that
+wait for it inside the slop leave with it, the oldest first, and later ones at once.
 
 Rules that keep the output in order:
 
@@ -13,8 +14,9 @@ Rules that keep the output in order:
   jump (looped bag, clock set back). The suspicion is confirmed by the next frame of its stream, when it goes on from
   there, or at once by a partner inside the slop that has jumped too; then the stream starts anew from the suspects.
   A single late frame is followed by a frame in order: it was no jump. The streams may so jump at different moments.
-- Where a timeout is set and a camera that gave pairs before has given nothing usable (no frame, unset or stuck stamps)
-  for longer, frames of the other one leave alone, until it gives something. What they overtake cannot leave any more.
+- Where a timeout is set, frames of a camera leave alone when it has given some for longer while nothing usable came
+  from the other one (no frame, unset or stuck stamps; also from the start), until that gives something. A pause of both
+  is no silence. What they overtake cannot leave any more, but for thermal frames that may serve later RGB frames.
 - Where stamps go back by less than the buffer, `queue_size` frames in a row that could not leave are a jump as well.
 """
 
@@ -85,7 +87,9 @@ class _Stream:
         self.paired = 0
         self.alone = 0
         self.stamp = 0  # of the last arrival
-        self.usable_ns: int | None = None  # arrival of the last frame that could be paired
+        self.since_ns: int | None = (
+            None  # arrival of its first frame that could be paired, behind the other stream's last
+        )
         self.dropped: Counter[Reason] = Counter()
         self.jumps = 0
         self.waiting: list[_Waiting] = []
@@ -209,7 +213,7 @@ class NearestPairing:
         """Backward jumps seen, per stream."""
         return tuple(stream.jumps for stream in self._streams)
 
-    def push(self, stream: int, stamp_ns: int, arrival_ns: int, item: Any) -> Pair | None:
+    def push(self, stream: int, stamp_ns: int, arrival_ns: int, item: Any) -> tuple[Pair, ...]:
         """Take a frame as it arrives.
 
         Args:
@@ -219,7 +223,8 @@ class NearestPairing:
             item: handed back in the pair, never looked at.
 
         Returns:
-            The pair that this frame completes, if any; the frame alone, where the other camera is silent.
+            The pair that this frame completes, if any; with `reuse` a thermal frame may complete several, oldest first.
+            The frame alone, where the other camera is silent.
 
         Raises:
             ValueError: no such stream.
@@ -234,24 +239,26 @@ class NearestPairing:
         stuck, own.stamp = stamp == own.stamp, stamp
         if stamp == 0:
             own.dropped[Reason.STAMP_UNSET] += 1
-            return None
+            return ()
 
         if not stuck:  # also when it is too late: a camera that has returned is waited for again
-            own.usable_ns = int(arrival_ns)
+            own.since_ns = int(arrival_ns) if own.since_ns is None else own.since_ns
+            other.since_ns = None
         superseded = other.last is not None and abs(self._offset(stream, stamp, other.last)) <= self.slop_ns
         frame = _Waiting(stamp, item, own.received, other.received, superseded, suspect=False)
         if not self._admit(stream, frame):
             own.dropped[Reason.OLDER_THAN_LAST_PAIR] += 1
-            return None
+            return ()
         if not own.is_late(stamp):
             partner = self._nearest(stream, stamp)
             if partner is not None:
-                return self._leave(stream, frame, partner, int(arrival_ns))
-            alone = self._is_silent(other, int(arrival_ns)) and self._goes_on(stream, stamp)
+                served = self._served(frame, partner) if self.reuse and stream == THERMAL else [partner]
+                return tuple(self._leave(stream, frame, each, int(arrival_ns)) for each in served)
+            alone = self._is_silent(own, int(arrival_ns)) and self._goes_on(stream, stamp)
             if alone and not frame.suspect and not stuck:
-                return self._leave_alone(stream, frame, int(arrival_ns))
+                return (self._leave_alone(stream, frame, int(arrival_ns)),)
         own.waiting.append(frame)
-        return None
+        return ()
 
     def clear(self) -> None:
         """Forget all stamps and drop what waits, as after a pause; counts go on."""
@@ -262,12 +269,12 @@ class NearestPairing:
             own.last = own.reusable = own.suspect = None
             own.refused = 0
             own.timeline = 0
-            own.usable_ns = None
+            own.since_ns = None
 
-    def _is_silent(self, other: _Stream, arrival_ns: int) -> bool:
-        """Whether a camera that was there is not waited for any more."""
-        known = self.timeout_ns is not None and other.usable_ns is not None and self.pairs
-        return bool(known and arrival_ns - other.usable_ns > self.timeout_ns)
+    def _is_silent(self, own: _Stream, arrival_ns: int) -> bool:
+        """Whether the camera beside `own` is not waited for any more."""
+        since = own.since_ns
+        return self.timeout_ns is not None and since is not None and arrival_ns - since > self.timeout_ns
 
     def _goes_on(self, stream: int, stamp: int) -> bool:
         """Whether a frame alone would be later than all that has left: a pair's RGB frame may be the later one."""
@@ -284,7 +291,10 @@ class NearestPairing:
         own.last = frame.stamp
         # A stream that has not followed a jump yet starts anew; else a partner of before may have been later than this.
         stays = other.last is not None and other.timeline == own.timeline
-        other.last = max(other.last, moment) if stays else moment
+        if not stays:
+            other.last = moment
+        elif not (self.reuse and stream == RGB):  # a thermal frame of before may still serve later RGB frames
+            other.last = max(other.last, moment)
         own.timeline = other.timeline = max(own.timeline, other.timeline)
         own.refused = 0
         own.alone += 1
@@ -382,6 +392,18 @@ class NearestPairing:
             not self.reuse and own.last is not None and 2 * abs(self._offset(stream, own.last, best.stamp)) < distance
         )
         return best if distance <= self.slop_ns and not out_of_step else None
+
+    def _served(self, thermal: _Waiting, nearest: _Waiting) -> list[_Waiting]:
+        """The RGB frames that leave with a thermal frame which has just come, `nearest` among them, oldest first."""
+        rgb = self._streams[RGB]
+        others = [
+            frame
+            for frame in rgb.waiting
+            if not (frame.suspect or nearest.suspect or rgb.is_late(frame.stamp))
+            and abs(self._offset(THERMAL, thermal.stamp, frame.stamp)) <= self.slop_ns
+        ]
+        by_stamp = {frame.stamp: frame for frame in (*others, nearest)}
+        return [by_stamp[stamp] for stamp in sorted(by_stamp)]
 
     def _leave(self, stream: int, frame: _Waiting, partner: _Waiting, arrival_ns: int) -> Pair:
         """Make the pair and drop what it has overtaken in both streams."""

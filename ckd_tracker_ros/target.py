@@ -187,12 +187,17 @@ def _believed(target: Target, state: TargetState, estimate: Estimate, frame: Rgb
 
 
 def _renewed(tracker: Tracker, target: Target, frame: RgbtFrame, settings: LostSettings) -> Target:
-    """The target with its present appearance, where that is due and cannot be another thing's."""
-    if not settings.renew or target.status is not Status.TRACKING or frame.present != (True,) * len(frame.present):
+    """The target with its present appearance, where that is due and cannot be another thing's.
+
+    A target that was started while a camera was missing is due as soon as that camera sees it.
+    """
+    sure = target.status is Status.TRACKING and target.estimate.confidence >= SURE
+    if not (sure and target.estimate.second_peak <= ALONE):
         return target
+    if target.state.partial is not None:
+        target = replace(target, state=tracker.complete(target.state, frame))
     due = frame.stamp_ns - target.renewed_ns >= settings.renew * 1e9 or frame.stamp_ns < target.renewed_ns
-    sure = target.estimate.confidence >= SURE and target.estimate.second_peak <= ALONE
-    if not (due and sure):
+    if not (settings.renew and due and all(frame.present)):
         return target
     return replace(target, state=tracker.renew(target.state, frame), renewed_ns=frame.stamp_ns)
 

@@ -51,17 +51,36 @@ class TrackerSettings:
 
 
 @dataclass(frozen=True, eq=False)
+class Appearance:
+    """How a target looks in one frame.
+
+    Attributes:
+        crops: (M, T, T, 3) uint8 template crops, black where a modality was absent.
+        present: (M,) bool.
+        extent: (2,) width and height of the target's box in units of the crop.
+    """
+
+    crops: NDArray[np.uint8]
+    present: NDArray[np.bool_]
+    extent: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class TargetState:
     """All that a target's past means for its next step. Opaque to clients: keep it and hand it back.
 
-    Attributes:
-        box: (4,) xywh in RGB pixels, where it was last.
-        limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
-        templates: the target's first appearance, as the engine keeps it.
-        motion: how it moves.
-        outline: how the network reads where it ends.
-        recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
-        image_size: width and height of the images in whose pixels it is; None = not known.
+        Attributes:
+            box: (4,) xywh in RGB pixels, where it was last.
+            limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
+            templates: the target's first appearance, as the engine keeps it.
+            motion: how it moves.
+            outline: how the network reads where it ends.
+            recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
+    <<<<<<< HEAD
+            image_size: width and height of the images in whose pixels it is; None = not known.
+    =======
+            partial: the first appearance, where it still lacks a camera; None: it is complete.
+    >>>>>>> main
     """
 
     box: NDArray[np.float64]
@@ -70,6 +89,7 @@ class TargetState:
     motion: Motion
     outline: Outline
     recent: Prepared | None = None
+    partial: Appearance | None = None
     image_size: tuple[int, int] | None = None
 
     def resized(self, image_size: tuple[int, int]) -> TargetState:
@@ -193,13 +213,30 @@ class Tracker:
         """
         checked = check_box(box, frame.size, self.settings.min_box_size)
         limits = tuple(image and thermal.limits_of(image, self.settings.thermal) for image in frame.images)
-        prepared = self._template(checked, limits, frame)
-        state = TargetState(checked, limits, prepared, Motion(frame.stamp_ns), Outline(), image_size=frame.size)
+        seen = self._appearance(checked, limits, frame)
+        partial = None if seen.present.all() else seen
+        prepared = self._engine.prepare(seen.crops, seen.present, seen.extent)
+        state = TargetState(checked, limits, prepared, Motion(frame.stamp_ns), Outline(), None, partial, frame.size)
         return replace(state, outline=self._outline(state, frame)) if self._config.outline else state
 
     def renew(self, state: TargetState, frame: RgbtFrame) -> TargetState:
         """The state with the target's appearance in this frame, in which it is in `state.box`, beside the first one."""
-        return replace(state, recent=self._template(state.box, state.limits, frame))
+        seen = self._appearance(state.box, state.limits, frame)
+        return replace(state, recent=self._engine.prepare(seen.crops, seen.present, seen.extent))
+
+    def complete(self, state: TargetState, frame: RgbtFrame) -> TargetState:
+        """The state with what its first appearance lacks taken from this frame, in which it is in `state.box`.
+
+        What a camera saw at the start stays as it is.
+        """
+        first = state.partial
+        if first is None or not (new := self._present(frame) & ~first.present).any():
+            return state
+        seen = self._appearance(state.box, state.limits, frame)
+        crops = np.where(new[:, None, None, None], seen.crops, first.crops)
+        known = replace(first, crops=crops, present=first.present | new)
+        prepared = self._engine.prepare(known.crops, known.present, known.extent)
+        return replace(state, templates=prepared, partial=None if known.present.all() else known)
 
     def step(self, state: TargetState, frame: RgbtFrame) -> tuple[TargetState, Estimate]:
         """Find one target in the next frame. See `step_many`."""
@@ -274,12 +311,11 @@ class Tracker:
             for state in states
         ]
 
-    def _template(self, box: NDArray[np.float64], limits: tuple[Limits | None, ...], frame: RgbtFrame) -> Prepared:
-        """What the engine keeps of a target in a (4,) xywh box of this frame."""
+    def _appearance(self, box: NDArray[np.float64], limits: tuple[Limits | None, ...], frame: RgbtFrame) -> Appearance:
+        """How a target in a (4,) xywh box looks in this frame."""
         square = square_around(box, self._config.template_factor, self._config.template_size)
         (crops,) = self._crops(frame, [square], self._config.template_size, [limits])
-        extent = box[2:] * square.scale / self._config.template_size
-        return self._engine.prepare(crops, self._present(frame), extent)
+        return Appearance(crops, self._present(frame), box[2:] * square.scale / self._config.template_size)
 
     def _run(self, states: Sequence[TargetState], squares: Sequence[Square], frame: RgbtFrame) -> HostMaps:
         """One batch through the network: the search crop of each square, for the target of the state beside it."""

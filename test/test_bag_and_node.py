@@ -21,8 +21,10 @@ from sensor_msgs.msg import Image
 
 from ckd_tracker_msgs.msg import TrackedTargetArray
 from ckd_tracker_ros import bag
+from ckd_tracker_ros.modality import ModalitySettings
 from ckd_tracker_ros.pairing import PairingSettings
 from ckd_tracker_ros.sequences.bags import Bag, pairs
+from ckd_tracker_ros.tracker import Tracker
 
 FRAMES = 10
 SETTINGS = PairingSettings(slop=0.02, thermal_delay=0.003)
@@ -38,11 +40,26 @@ def recorded(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(recorded, tiny_tracker, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("results") / "out"
-    with Bag(recorded) as opened, bag.ResultBag(out, "mcap") as results:
-        bag.follow(tiny_tracker, opened, TOPICS, {"a": BOX}, results, SETTINGS)
+def troubled(tmp_path_factory) -> Path:
+    """Thermal is frozen in frames 4 to 10, RGB black in 13 to 15."""
+    sent = recording(18)
+    for index in range(5, 11):
+        sent[2 * index + 1].message.data = sent[2 * 4 + 1].message.data
+    for index in range(13, 16):
+        sent[2 * index].message.data = np.zeros_like(sent[2 * index].message.data)
+    return write(tmp_path_factory.mktemp("bags") / "troubled", sent)
+
+
+def follow(path: Path, tracker: Tracker, out: Path, modality: ModalitySettings | None = None) -> Path:
+    """The results of the offline twin, as a bag."""
+    with Bag(path) as opened, bag.ResultBag(out, "mcap") as results:
+        bag.follow(tracker, opened, TOPICS, {"a": BOX}, results, SETTINGS, modality=modality)
     return out
+
+
+@pytest.fixture(scope="module")
+def written(recorded, tiny_tracker, tmp_path_factory) -> Path:
+    return follow(recorded, tiny_tracker, tmp_path_factory.mktemp("results") / "out")
 
 
 def messages(path: Path) -> list[TrackedTargetArray]:
@@ -69,23 +86,43 @@ def test_the_type_hash_is_that_of_ros(written):
 
 
 def test_the_node_says_the_same_on_the_same_bag(recorded, written, tiny_checkpoint, tmp_path):
-    with Bag(recorded) as opened:
+    compare(recorded, messages(written), tiny_checkpoint, tmp_path)
+
+
+@pytest.mark.parametrize(("on_missing", "used"), [("degrade", [3] * 8 + [1] * 3 + [3] * 2 + [2] * 3 + [3] * 2),
+                                                  ("wait", [3] * 12)])  # fmt: skip
+def test_the_node_says_the_same_of_bad_cameras(troubled, tiny_tracker, tiny_checkpoint, tmp_path, on_missing, used):
+    written = messages(follow(troubled, tiny_tracker, tmp_path / "out", ModalitySettings(0.1, on_missing)))
+    assert [message.modalities for message in written] == used
+    given = ("modality.timeout:=0.1", f"modality.on_missing:={on_missing}")
+    compare(troubled, written, tiny_checkpoint, tmp_path, *given)
+
+
+def compare(path: Path, written: list[TrackedTargetArray], checkpoint: Path, tmp_path: Path, *parameters: str) -> None:
+    """Plays a bag to the node, one image at a time; what it says has to be what was written, but for times."""
+    with Bag(path) as opened:
         expected = list(pairs(opened, TOPICS, SETTINGS.start()))
         arrivals = [(each.key, each.message) for each in opened.messages(TOPICS)]
     completed = {pair.arrival_ns: pair.rgb_stamp_ns for pair in expected}
-    given = (f"model:={tiny_checkpoint}", "sync.max_age:=60.0", f"sync.thermal_delay:={SETTINGS.thermal_delay}")
-    received = []
+    given = (f"model:={checkpoint}", "sync.max_age:=60.0", f"sync.thermal_delay:={SETTINGS.thermal_delay}")
+    answered = {ros_helpers.to_ns(message.header.stamp) for message in written}
+    received, waited = [], 0
+    given += ("diagnostics.period:=0.1", *parameters)
     with ros_helpers.running(tmp_path / "log.txt", *given) as (_, robot):
         robot.connected()
         for key, message in arrivals:
             data = STORE.serialize_cdr(message, "sensor_msgs/msg/Image")
             robot.cameras[TOPICS.index(key.topic)].publish(deserialize_message(bytes(data), Image))
-            if stamp_ns := completed.get(key.received_ns):
+            stamp_ns = completed.get(key.received_ns)
+            if stamp_ns in answered:
                 received.append(robot.result(stamp_ns))
                 if len(received) == 1:
                     assert robot.start(("a", "", BOX), stamp_ns=stamp_ns).success
-    assert [ros_helpers.to_ns(message.header.stamp) for message in received] == [p.rgb_stamp_ns for p in expected]
-    for online, offline in zip(received[1:], messages(written)[1:], strict=True):
+            elif stamp_ns is not None:
+                waited += 1
+                robot.diagnosed(f"waiting for both cameras: {waited}")
+    assert len(received) + waited == len(expected)
+    for online, offline in zip(received[1:], written[1:], strict=True):
         for message in (online, offline):  # what only the clock knows
             message.latency = message.processing_time = 0.0
         assert online == offline

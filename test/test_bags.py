@@ -295,6 +295,27 @@ def test_one_camera_that_stops_and_one_bad_image_are_told(tiny_tracker, tmp_path
     assert "5 partner_silent" in first and "1, the first because of: truncated image" in second
 
 
+def test_one_camera_alone_is_followed_and_told(tiny_checkpoint, tmp_path):
+    """Thermal comes 20 frames behind RGB: boxes belong to the first pair, until then images go on alone."""
+    late = write(tmp_path / "late", [each for index, each in enumerate(recording(30)) if index % 2 == 0 or index > 40])
+    assert run(late, "--box", START, "--model", tiny_checkpoint, "--out", tmp_path / "a").exit_code == 0
+    messages = [message for _, message in results(tmp_path / "a")]
+    assert [message.modalities for message in messages] == [1] * 11 + [3] * 9
+    assert [len(message.targets) for message in messages] == [0] * 11 + [1] * 9
+
+    unstamped = recording(30)
+    for each in unstamped[::2]:
+        each.message.header.stamp.sec = each.message.header.stamp.nanosec = 0
+    unstamped = write(tmp_path / "unstamped", unstamped)
+    said = run(unstamped, "--box", START, "--model", tiny_checkpoint, "--out", tmp_path / "b")
+    assert said.exit_code == 0
+    said = " ".join(said.output.split())
+    assert "20 thermal" in said and "in pixels of the thermal image, 160x120" in said
+    messages = [message for _, message in results(tmp_path / "b")]
+    assert {(message.modalities, message.image_width, len(message.targets)) for message in messages} == {(2, 160, 1)}
+    assert not math.isnan(messages[0].targets[0].thermal_box.x)
+
+
 def test_what_came_before_the_damage_stays(tiny_checkpoint, tmp_path):
     path = write(tmp_path / "walk", recording(FRAMES))
     cut(path, 0.999)
@@ -316,6 +337,8 @@ def test_what_came_before_the_damage_stays(tiny_checkpoint, tmp_path):
         (["--box", "9,9,9,9", "--slop", "-1"], "slop is -1"),
         (["--box", "9,9,9,9", "--slop", "0.001"], "is +0.0030 s: raise sync.slop"),
         (["--box", "9,9,9,9", "--thermal-to-rgb", "1,2"], "nine numbers"),
+        (["--box", "9,9,9,9", "--on-missing", "hope"], "'hope'; allowed: degrade, wait"),
+        (["--box", "9,9,9,9", "--timeout", "0"], "modality.timeout is 0.0; allowed: above 0"),
         (["--box", "9,9,9,9", "--storage", "papyrus"], "'papyrus'; allowed: sqlite3, mcap"),
         (["--box", "9,9,9,9", "--model", "nonsense"], "no model 'nonsense'"),
     ],

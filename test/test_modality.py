@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ckd_tracker_ros.frame import Image, RgbtFrame
-from ckd_tracker_ros.modality import ModalitySettings, Verdict, Watch, check
+from ckd_tracker_ros.modality import ModalitySettings, Verdict, Watch, check, problem
 
 PERIOD = 33_333_333
 OK = Verdict.OK
@@ -105,18 +107,44 @@ def test_the_last_image_is_never_taken_away():
     assert watch([frame(0, black, black[..., 0])])[1] == [(True, True)]
 
 
-def test_missing_rgb_keeps_its_pixels_and_wait_changes_nothing():
+def test_missing_rgb_keeps_its_pixels():
     past, _, _ = check(Watch(), frame(0, scene(0), scene(1, 1)[:60, :80]), ModalitySettings())
     _, seen, verdicts = check(past, frame(1, None, scene(2, 1)[:60, :80]), ModalitySettings())
     assert verdicts == (Verdict.MISSING, OK)
     assert seen.size == (160, 120)
-    dark = frame(1, np.zeros((120, 160, 3), np.uint8), scene(2, 1))
-    _, seen, verdicts = check(past, dark, ModalitySettings(on_missing="wait"))
-    assert (seen.present, verdicts[0]) == ((True, True), Verdict.BLACK)
+
+
+@pytest.mark.parametrize("spoiled", [np.zeros((120, 160, 3), np.uint8), scene(0), None])
+def test_wait_gives_nothing_until_both_can_be_believed(spoiled):
+    past, given, settings = Watch(), [], ModalitySettings(timeout=0.1, on_missing="wait")
+    for n in range(30):
+        past, seen, verdicts = check(past, frame(n, spoiled if 10 <= n < 20 else scene(n), scene(n + 99, 1)), settings)
+        given.append(seen is not None)
+        assert bool(problem(verdicts)) != given[-1]
+        assert seen is None or seen.present == (True, True)
+    assert given[:10] == given[20:] == [True] * 10 and not any(given[14:20])
 
 
 def test_a_looped_recording_is_not_frozen():
     frames = [frame(n % 20, scene(n), scene(n + 1, 1)) for n in range(60)]
+    assert set(watch(frames)[0]) == {(OK, OK)}
+
+
+def test_noisy_black_colours_are_black_and_one_coloured_light_is_not():
+    noisy = [np.stack([noise(3 * n + c, 1.5, 1) for c in range(3)], -1) for n in range(20)]
+    assert {verdict[0] for verdict in watch([frame(n, rgb, scene(n, 1)) for n, rgb in enumerate(noisy)])[0]} == {
+        Verdict.BLACK
+    }
+    for rgb in noisy:
+        with_patch(rgb[..., 2], 60)
+    assert set(watch([frame(n, rgb, scene(n, 1)) for n, rgb in enumerate(noisy)])[0]) == {(OK, OK)}
+
+
+@pytest.mark.parametrize("seconds", [100, -100])
+def test_a_clock_that_is_set_freezes_nothing(seconds):
+    """The thermal driver repeats its images, and has just done so when the clocks jump."""
+    frames = [frame(n, scene(n), scene(n // 4, 1)) for n in range(60)]
+    frames = [replace(each, stamp_ns=each.stamp_ns + (n > 30) * seconds * 10**9) for n, each in enumerate(frames)]
     assert set(watch(frames)[0]) == {(OK, OK)}
 
 

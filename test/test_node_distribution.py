@@ -42,7 +42,7 @@ def test_approximate_gives_the_recorded_pairs(message_filters, golden):
             pairs = [
                 (pair.rgb_stamp_ns, pair.thermal_stamp_ns, pair.arrival_ns)
                 for arrival, stream, stamp in data[f"{pattern}/events"].tolist()
-                if (pair := pairing.push(int(stream), int(stamp), int(arrival), None)) is not None
+                for pair in pairing.push(int(stream), int(stamp), int(arrival), None)
             ]
             assert pairs == [tuple(map(int, row)) for row in data[f"{pattern}/pairs"].tolist()], pattern
 
@@ -52,11 +52,11 @@ def test_policies_take_the_delay_off_and_give_raw_stamps_back(message_filters, p
     pairing = FilterPairing(policy, 5_000_000, 10, 40_000_000)
     nearest = NearestPairing(5_000_000, 10, 40_000_000)
     for push in (pairing.push, nearest.push):
-        assert push(0, 10**9, 1, "rgb") is None
-        pair = push(1, 10**9 + 40_000_000, 2, "thermal")
+        assert push(0, 10**9, 1, "rgb") == ()
+        (pair,) = push(1, 10**9 + 40_000_000, 2, "thermal")
         assert (pair.rgb_stamp_ns, pair.thermal_stamp_ns, pair.offset_ns) == (10**9, 10**9 + 40_000_000, 0)
         assert pair.items == ("rgb", "thermal") and pair.arrival_ns == 2
-    assert pairing.push(0, 0, 3, "unset") is None and sum(pairing.counts.values()) == 1
+    assert pairing.push(0, 0, 3, "unset") == () and sum(pairing.counts.values()) == 1
 
 
 @pytest.mark.parametrize("policy", ["approximate", "exact"])

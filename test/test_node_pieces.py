@@ -303,6 +303,21 @@ def test_newest_pair_wins_and_services_do_not_wait(tracker):
     bench.worker.stop()
 
 
+def test_pairs_of_one_arrival_are_all_tracked_unless_a_newer_image_comes(tracker):
+    """A thermal image that serves several RGB images completes several pairs at once."""
+    gate, bench = in_the_middle_of_a_step(tracker)
+    for index in (2, 3, 4):
+        bench.worker.offer(replace(bench.pair(index), arrival_ns=bench.outcomes[0].pair.arrival_ns + 1))
+    gate.leave.release(2)
+    assert gate.entered.acquire(timeout=ros_helpers.LIMIT_S) and gate.entered.acquire(timeout=ros_helpers.LIMIT_S)
+    bench.worker.offer(bench.pair(5))
+    gate.leave.release(2)
+    ros_helpers.until(lambda: bench.outcomes[4:], "the newest pair")
+    assert [outcome.pair.rgb_stamp_ns // ros_helpers.STEP_NS for outcome in bench.outcomes[1:]] == [2, 3, 4, 6]
+    assert sum(outcome.skipped for outcome in bench.outcomes) == 1
+    bench.worker.stop()
+
+
 def in_the_middle_of_a_step(tracker) -> tuple[Gate, Bench]:
     """A worker whose step of target "a" goes on until the gate lets it."""
     gate = Gate(tracker)

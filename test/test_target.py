@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckd_tracker_ros import boxes, search
-from ckd_tracker_ros.frame import Image
+from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.outline import Outline
 from ckd_tracker_ros.search import Search
@@ -235,3 +235,28 @@ def test_a_second_template_has_half_a_say_and_the_first_stays(tracker):
     maps = [tracker.look([s], [[state.box]], frame)[1][0].scores[0] for s in (
         replace(state, recent=None), replace(state, templates=state.recent, recent=None), state)]  # fmt: skip
     assert maps[2] == pytest.approx((maps[0] + maps[1]) / 2, abs=0.02)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_target_started_on_one_camera_learns_the_other_when_it_comes(tracker, late):
+    scene = Scene(SceneConfig(width=320, height=240, frames=40, size=(40.0, 60.0), distractors=0), seed=6)
+
+    def frame(i: int, gone: int | None) -> RgbtFrame:
+        seen = scene.frame(i)
+        images = tuple(None if place == gone else image for place, image in enumerate(seen.images))
+        return replace(seen, images=images, rgb_size=(320, 240))
+
+    begun = Target.begin("a", "", tracker.start(frame(0, late), scene.boxes(0)[0]))
+    first = begun.state.partial
+    assert first.present.tolist() == [late != 0, late != 1]
+    (alone,) = follow(tracker, [begun], frame(1, late), LostSettings())
+    assert alone.state.partial is first and alone.state.templates is begun.state.templates
+    targets = [alone]
+    for i in range(2, 10):
+        targets = follow(tracker, targets, frame(i, None), LostSettings())
+    assert targets[0].state.partial is None and targets[0].state.recent is None
+    for i in range(10, 24):  # now the first camera is gone
+        targets = follow(tracker, targets, frame(i, 1 - late), LostSettings())
+    assert boxes.iou(targets[0].box, scene.boxes(23)[0]) > 0.5
+    whole = tracker.start(frame(0, None), scene.boxes(0)[0])
+    assert whole.partial is None and tracker.complete(whole, frame(1, None)) is whole

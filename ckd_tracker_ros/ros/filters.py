@@ -53,11 +53,11 @@ class FilterPairing:
         """Images that were left out before the synchronizer, by reason; it does not say what it drops itself."""
         return dict(Counter({Reason.STAMP_UNSET: self._unset}))
 
-    def push(self, stream: int, stamp_ns: int, arrival_ns: int, item: Any) -> Pair | None:
+    def push(self, stream: int, stamp_ns: int, arrival_ns: int, item: Any) -> tuple[Pair, ...]:
         """See `NearestPairing.push`."""
         if stamp_ns == 0:
             self._unset += 1
-            return None
+            return ()
         corrected = stamp_ns - self.thermal_delay_ns if stream == THERMAL else stamp_ns
         self._last[stream] = corrected
         if None not in self._last:
@@ -66,10 +66,10 @@ class FilterPairing:
         header = SimpleNamespace(stamp=to_time(max(corrected, 0)))
         self._inputs[stream].signalMessage(_Stamped(header, stamp_ns, item))
         if self._pair is None:
-            return None
+            return ()
         rgb, thermal = self._pair
         offset_ns = thermal.stamp_ns - self.thermal_delay_ns - rgb.stamp_ns
-        return Pair(rgb.stamp_ns, thermal.stamp_ns, (rgb.item, thermal.item), arrival_ns, offset_ns)
+        return (Pair(rgb.stamp_ns, thermal.stamp_ns, (rgb.item, thermal.item), arrival_ns, offset_ns),)
 
     def _keep(self, rgb: _Stamped, thermal: _Stamped) -> None:
         self._pair = (rgb, thermal)

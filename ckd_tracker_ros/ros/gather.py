@@ -49,11 +49,11 @@ class _Gathered:
 
     def push(self, stream: int, message: Any) -> None:
         now_s = time.monotonic()
-        pair = self._pairing.push(stream, to_ns(message.header.stamp), round(now_s * 1e9), message)
-        if pair is not None and None not in pair.items and now_s >= self._next_s:
-            self.first_s = self.first_s or now_s
-            self.pairs.append(pair)
-            self._next_s = now_s + self._step_s
+        for pair in self._pairing.push(stream, to_ns(message.header.stamp), round(now_s * 1e9), message):
+            if None not in pair.items and now_s >= self._next_s:
+                self.first_s = self.first_s or now_s
+                self.pairs.append(pair)
+                self._next_s = now_s + self._step_s
 
 
 def gather(

@@ -112,8 +112,7 @@ class Inputs:
         stamp_ns = to_ns(message.header.stamp)
         camera.received += 1
         camera.unset += stamp_ns == 0
-        pair = self._pairing.push(stream, stamp_ns, time.monotonic_ns(), message)
-        if pair is not None:
+        for pair in self._pairing.push(stream, stamp_ns, time.monotonic_ns(), message):
             self.pairs += None not in pair.items
             self._on_pair(pair)
 

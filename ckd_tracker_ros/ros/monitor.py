@@ -88,7 +88,8 @@ class Monitor:
         """Sends the diagnostics of this moment."""
         view, statistics, running = self._view, self._view.statistics, self._view.running
         entries = view.roster.entries
-        cause = statistics.error or statistics.image_problem or self._cause or statistics.camera_problem
+        cause = statistics.error or statistics.image_problem
+        cause = cause or "; ".join(filter(None, (statistics.camera_problem, self._cause)))
         level, text = DiagnosticStatus.OK, view.state
         if view.failure or statistics.error:
             level, text = DiagnosticStatus.ERROR, view.failure or cause

@@ -206,7 +206,7 @@ class Parameters:
     modality_on_missing: str = _row(
         ModalitySettings.on_missing,
         "modality.on_missing",
-        "degrade goes on with the other camera, wait does not",
+        "degrade goes on with the other camera, wait waits until both can be believed",
         choices=ON_MISSING,
         live=True,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from ckd_tracker_ros.frame import MODALITIES
-from ckd_tracker_ros.modality import Verdict
+from ckd_tracker_ros.modality import Verdict, problem
 
 Size = tuple[int, int]
 
@@ -105,8 +105,7 @@ class Statistics:
     @property
     def camera_problem(self) -> str:
         """Which camera cannot be believed, and why; "" when both can."""
-        wrong = [(n, v.value) for n, v in zip(MODALITIES, self.verdicts, strict=True) if v is not Verdict.OK]
-        return "; ".join(f"{name} images are {verdict}" for name, verdict in wrong)
+        return problem(self.verdicts)
 
     def sizes(self, sizes: tuple[Size | None, ...]) -> None:
         """Notes the image sizes of a pair, None = unknown, and warns of every change once."""

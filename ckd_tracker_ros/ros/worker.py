@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from ckd_tracker_ros import images, thermal
 from ckd_tracker_ros.frame import RgbtFrame
-from ckd_tracker_ros.modality import ModalitySettings, Verdict, Watch, check
-from ckd_tracker_ros.pairing import THERMAL, Pair
+from ckd_tracker_ros.modality import NO_RGB_YET, ModalitySettings, Verdict, Watch, check, problem
+from ckd_tracker_ros.pairing import RGB, THERMAL, Pair
 from ckd_tracker_ros.ros.ring import Ring, RingError
 from ckd_tracker_ros.ros.roster import Entry, RequestError, Roster, Start
 from ckd_tracker_ros.ros.statistics import Statistics
@@ -93,7 +93,7 @@ class Worker:
         self._statistics = statistics
         self._publish = publish
         self._watch = Watch()
-        self._slot: tuple[int, Pair] | None = None
+        self._slot: deque[tuple[int, Pair]] = deque()  # of one arrival: a thermal image may complete several pairs
         self._requests: deque[_Request] = deque()
         self._skipped = 0
         self._paused = False
@@ -109,7 +109,7 @@ class Worker:
         """Ends the thread after the step that it is in; requests that wait are refused."""
         with self._condition:
             self._stopping = True
-            self._slot = None
+            self._slot.clear()
             self._condition.notify_all()
         if self._thread.is_alive():
             self._thread.join(STOP_LIMIT_S)
@@ -127,20 +127,21 @@ class Worker:
     def paused(self, value: bool) -> None:
         with self._condition:
             self._paused = value
-            if value and self._slot is not None:
-                self._slot = None
+            while value and self._slot:
+                self._slot.popleft()
                 self._statistics.drop("paused")
 
     def offer(self, pair: Pair) -> None:
-        """Hands over a new pair; one that still waits is replaced."""
+        """Hands over a new pair; those that still wait from an earlier arrival are replaced."""
         serial = self._ring.append(pair)
         with self._condition:
             if self._paused:
                 self._statistics.drop("paused")
                 return
-            if self._slot is not None:
+            while self._slot and self._slot[0][1].arrival_ns != pair.arrival_ns:
+                self._slot.popleft()
                 self._skip("replaced by a newer pair")
-            self._slot = (serial, pair)
+            self._slot.append((serial, pair))
             self._condition.notify()
 
     def start_targets(
@@ -179,7 +180,7 @@ class Worker:
                     return
                 request = self._requests.popleft() if self._requests else None
                 if request is None:
-                    (serial, pair), self._slot = self._slot, None
+                    serial, pair = self._slot.popleft()
             try:
                 if request is not None:
                     self._handle(request)
@@ -214,6 +215,9 @@ class Worker:
                 watch = replace(self._watch, rgb_size=self._statistics.last_sizes[0])
                 self._watch, frame, verdicts = check(watch, frame, settings.modality)
                 self._statistics.cameras(verdicts)
+                if frame is None:
+                    self._skip("waiting for both cameras")
+                    return
                 began_ns = time.monotonic_ns()
                 steps = self._step([entry for entry in entries if entry.serial < serial], serial, frame)
                 step_ns = time.monotonic_ns() - began_ns
@@ -257,7 +261,12 @@ class Worker:
         self._tracker.settings = self.settings.tracker
         serial, pair = self._ring.since(request.stamp_ns, request.slop_ns)[0]
         watch = Watch(rgb_size=self._statistics.last_sizes[0])
-        watch, frame, _ = check(watch, images.decode_pair(pair), self.settings.modality)
+        watch, frame, verdicts = check(watch, images.decode_pair(pair), self.settings.modality)
+        if frame is None:
+            raise RequestError(f"{problem(verdicts)}, and modality.on_missing is wait")
+        if frame.images[RGB] is None and frame.rgb_size is None:  # until one comes, as is said then
+            self._statistics.sizes((frame.size, frame.size))
+            self._statistics.warn_once(NO_RGB_YET.format(*frame.size))
         entries = []
         for start in request.starts:
             try:
@@ -285,7 +294,8 @@ class Worker:
             steps += 1
             try:
                 watch, frame, _ = check(watch, images.decode_pair(pair), self.settings.modality)
-                entries = [after for _, after in self._step(entries, serial, frame)]
+                if frame is not None:
+                    entries = [after for _, after in self._step(entries, serial, frame)]
             except ValueError as error:
                 self._statistics.unusable(error)
             if left <= 0 or self._stopping:

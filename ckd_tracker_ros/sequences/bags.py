@@ -218,9 +218,7 @@ def pairs(
     for recorded in bag.messages(cameras):
         stream = cameras.index(recorded.key.topic)
         stamp_ns = to_ns(recorded.message.header.stamp)
-        pair = pairing.push(stream, stamp_ns, recorded.key.received_ns, item(recorded))
-        if pair is not None:
-            yield pair
+        yield from pairing.push(stream, stamp_ns, recorded.key.received_ns, item(recorded))
 
 
 def why_no_pairs(bag: Bag, cameras: tuple[str, str], pairing: NearestPairing) -> BagError:
