@@ -24,7 +24,7 @@ from common import SMALL, JsonOption
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
-from processes import wait
+from processes import resources, wait
 
 from ckd_tracker_ros.evaluation.speed import random_student
 from ckd_tracker_ros.evaluation.timing import Report
@@ -210,13 +210,6 @@ class Attacker:
             return self.call("reinitialize", targets=targets, replace_all=True).success
 
         wait(started, "the targets to start")
-
-
-def resources(pid: int) -> tuple[int, int, float]:
-    """Threads, open files and resident MB of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    values = dict(line.split(":", 1) for line in status.splitlines())
-    return int(values["Threads"]), len(list(Path(f"/proc/{pid}/fd").iterdir())), int(values["VmRSS"].split()[0]) / 1e3
 
 
 @contextmanager

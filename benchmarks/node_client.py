@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from processes import LIMIT_S, Peer, wait
+from processes import LIMIT_S, Peer, quality, wait
 
 from ckd_tracker_ros.evaluation.speed import random_student
+from ckd_tracker_ros.frame import MODALITIES
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.network.config import NetworkConfig
 from ckd_tracker_ros.ros.demo import Child, set_environment
 
 NODE = "/ckd_tracker"
+
+
+class NoAnswer(RuntimeError):
+    """A service did not answer in time; the message says which."""
 
 
 class Client:
@@ -28,11 +33,13 @@ class Client:
     def __init__(self) -> None:
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
+        from lifecycle_msgs.srv import ChangeState, GetState
+        from rcl_interfaces.srv import SetParameters
         from rclpy.executors import SingleThreadedExecutor
-        from std_srvs.srv import Trigger
+        from std_srvs.srv import SetBool, Trigger
 
         from ckd_tracker_msgs.msg import TrackedTargetArray
-        from ckd_tracker_msgs.srv import ReinitializeTargets
+        from ckd_tracker_msgs.srv import ReinitializeTargets, RemoveTargets
 
         rclpy.init()
         self._node = rclpy.create_node("benchmark")
@@ -40,8 +47,11 @@ class Client:
         self._node.create_subscription(TrackedTargetArray, f"{NODE}/targets", self._arrived, 100)
         self.diagnostics: list[dict[str, str]] = []
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnosed, 100)
-        self._reset = self._node.create_client(Trigger, f"{NODE}/reset")
-        self._reinitialize = self._node.create_client(ReinitializeTargets, f"{NODE}/reinitialize")
+        self._kinds = {
+            "reinitialize": ReinitializeTargets, "remove_targets": RemoveTargets, "reset": Trigger, "pause": SetBool,
+            "get_state": GetState, "change_state": ChangeState, "set_parameters": SetParameters,
+        }  # fmt: skip
+        self._clients = {name: self._node.create_client(kind, f"{NODE}/{name}") for name, kind in self._kinds.items()}
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -74,9 +84,24 @@ class Client:
 
     def reset(self) -> tuple[float, float, bool]:
         """Calls ~/reset: when it was called and answered, by `time.perf_counter`, and whether it was carried out."""
-        from std_srvs.srv import Trigger
+        began, answered, response = self._call("reset", LIMIT_S)
+        return began, answered, response.success
 
-        return self._call(self._reset, Trigger.Request())
+    def call(self, name: str, limit_s: float = LIMIT_S, **fields: Any) -> tuple[Any, float]:
+        """The answer of one of the node's services to a request with these fields, and the seconds that it took.
+
+        Raises:
+            NoAnswer: none within the limit.
+        """
+        began, answered, response = self._call(name, limit_s, **fields)
+        return response, answered - began
+
+    def cameras(self, depth: int) -> list[Any]:
+        """Publishers of raw images, by modality, which keep that many for a subscriber that stalls."""
+        from sensor_msgs.msg import Image
+
+        qos = quality("reliable", depth)
+        return [self._node.create_publisher(Image, f"{name}/image_raw", qos) for name in MODALITIES]
 
     def start(self, size: tuple[int, int], targets: int, side: float = 48.0) -> None:
         """Starts targets in the middle of the newest image.
@@ -85,14 +110,13 @@ class Client:
             RuntimeError: the node refused.
         """
         from ckd_tracker_msgs.msg import Box2D, TargetInit
-        from ckd_tracker_msgs.srv import ReinitializeTargets
 
         x, y = (size[0] - side) / 2, (size[1] - side) / 2
         inits = [TargetInit(box=Box2D(x=x + 2 * i, y=y, width=side, height=side)) for i in range(targets)]
-        if not self._call(self._reinitialize, ReinitializeTargets.Request(targets=inits, replace_all=True))[2]:
+        if not self.call("reinitialize", targets=inits, replace_all=True)[0].success:
             raise RuntimeError(f"the node refused {targets} targets in an image of {size[0]}x{size[1]}")
 
-    def _call(self, client: Any, request: Any) -> tuple[float, float, bool]:
+    def _call(self, name: str, limit_s: float, **fields: Any) -> tuple[float, float, Any]:
         answered, moment = threading.Event(), [0.0]
 
         def done(_: object) -> None:
@@ -100,15 +124,15 @@ class Client:
             answered.set()
 
         began = time.perf_counter()
-        future = client.call_async(request)
+        future = self._clients[name].call_async(self._kinds[name].Request(**fields))
         future.add_done_callback(done)
-        if not answered.wait(LIMIT_S):
-            raise RuntimeError(f"{client.srv_name} did not answer within {LIMIT_S:g} s")
-        return began, moment[0], future.result().success
+        if not answered.wait(limit_s):
+            raise NoAnswer(f"~/{name} did not answer within {limit_s:g} s")
+        return began, moment[0], future.result()
 
     def active(self, node: Child) -> None:
         """Waits until the node is active."""
-        wait(self._reset.service_is_ready, "the node's services")
+        wait(lambda: all(c.service_is_ready() for c in self._clients.values()), "the node's services")
 
         def answers() -> bool:
             node.check(may_end=False)
@@ -132,6 +156,20 @@ class Client:
 
         rclpy.try_shutdown()
         self._thread.join(LIMIT_S)
+        self._node.destroy_node()
+
+
+@contextmanager
+def started(log: Path, **parameters: Any) -> Iterator[tuple[Child, Client]]:
+    """A node with these parameters, active, and a client."""
+    set_environment()  # before DDS reads it
+    with Child("tracker node", "node", parameters, log) as node:
+        client = Client()
+        try:
+            client.active(node)
+            yield node, client
+        finally:
+            client.close()
 
 
 @contextmanager
@@ -144,12 +182,7 @@ def running(config: NetworkConfig, **parameters: Any) -> Iterator[tuple[Client, 
         checkpoint.save(weights, random_student(config), {"source": "random weights of a benchmark"}, torch.float16)
         settings = {"model": str(weights), "device": "cpu", **parameters}
         with (
-            Child("tracker node", "node", settings, folder / "node.log") as node,
+            started(folder / "node.log", **settings) as (_, client),
             Peer("camera", folder / "camera.log", dict(os.environ)) as camera,
         ):
-            client = Client()
-            try:
-                client.active(node)
-                yield client, camera, weights
-            finally:
-                client.close()
+            yield client, camera, weights

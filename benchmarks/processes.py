@@ -222,6 +222,13 @@ def wait(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> A
     return value
 
 
+def resources(pid: int) -> tuple[int, int, float]:
+    """Threads, open files and resident MB of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    values = dict(line.split(":", 1) for line in status.splitlines())
+    return int(values["Threads"]), len(list(Path(f"/proc/{pid}/fd").iterdir())), int(values["VmRSS"].split()[0]) / 1e3
+
+
 def main() -> None:
     """One role, until the input ends."""
     import rclpy

@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark of speed, one after the other, each with a table and a JSON file."""
+"""`make bench`: every benchmark of speed, and the table of faults, one after the other, each with a JSON file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 HERE = Path(__file__).parent
-ROS = ("node", "reset", "dds")
+ROS = ("node", "reset", "dds", "faults")
 """Of the names below, those that need ROS 2."""
 RUNS = {
     "runners": ["bench_runners.py"],
@@ -23,6 +23,7 @@ RUNS = {
     "node": ["bench_node.py"],
     "reset": ["bench_reset.py"],
     "dds": ["bench_dds.py"],
+    "faults": ["faults.py"],
 }
 """Name of the JSON file -> arguments of Python."""
 

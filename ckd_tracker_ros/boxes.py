@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Boxes = NDArray[np.float64]
 
+SAME_PROPORTIONS = 0.02
+"""By which the ratios of widths and of heights may differ: sizes are rounded, to multiples of 8 or 16."""
+
 
 def xywh_to_xyxy(boxes: ArrayLike) -> Boxes:
     """(..., 4) left, top, width, height -> left, top, right, bottom."""
@@ -76,3 +79,12 @@ def clip(boxes: ArrayLike, width: int, height: int, min_size: float) -> Boxes:
     corners = np.maximum(np.minimum(xywh_to_xyxy(boxes), most), least)
     corners[..., 2:] = np.maximum(corners[..., 2:] - corners[..., :2], min_size)
     return corners
+
+
+def resizing(before: tuple[int, int] | None, now: tuple[int, int]) -> float:
+    """From pixels of one image size (width, height) to those of another; 1 where the proportions are others, or one of
+    the sizes is not known: then nothing says where anything is now."""
+    if before is None or 0 in before:
+        return 1.0
+    across, down = (after / old for after, old in zip(now, before, strict=True))
+    return across if abs(across / down - 1) < SAME_PROPORTIONS else 1.0

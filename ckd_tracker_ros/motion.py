@@ -7,7 +7,7 @@ place; one whose scores are low, or which moves in jumps because frames are far 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,10 @@ class Motion:
     velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     spread: float = WIDEST
     rivals: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
+
+    def scaled(self, factor: float) -> Motion:
+        """In images that are so much larger."""
+        return replace(self, velocity=self.velocity * factor, rivals=self.rivals * (factor, factor, 1))
 
     def elapsed(self, stamp_ns: int) -> float:
         """Seconds since the last frame; a usual step where stamps are unset, stand still or go back."""

@@ -72,6 +72,10 @@ class Search:
     confirmed: float = 0.0
     refuted: int = 0
 
+    def scaled(self, factor: float) -> Search:
+        """In images that are so much larger; where nothing is followed from one frame to the next."""
+        return replace(self, others=self.others * (factor, factor, 1, 1), found=None, confirmed=0, refuted=0)
+
     @classmethod
     def of(cls, state: TargetState) -> Search:
         """A search for a target that was last believed in this state."""

@@ -132,6 +132,7 @@ def follow(tracker: Tracker, targets: Sequence[Target], frame: RgbtFrame, settin
         ValueError, RegistrationError: see `Tracker.step_many`.
     """
     tracked = [number for number, target in enumerate(targets) if target.status is not Status.REMOVED]
+    targets = [resized(target, frame) if number in tracked else target for number, target in enumerate(targets)]
     now = list(targets)
     for number, state, estimate in zip(
         tracked, *tracker.step_many([targets[number].state for number in tracked], frame), strict=True
@@ -141,6 +142,22 @@ def follow(tracker: Tracker, targets: Sequence[Target], frame: RgbtFrame, settin
     if searched:
         _search(tracker, targets, now, searched, frame, settings)
     return now
+
+
+def resized(target: Target, frame: RgbtFrame) -> Target:
+    """The target in the pixels of this frame: a camera that changes its resolution takes it along."""
+    if target.state.image_size == frame.size:
+        return target
+    factor = boxes.resizing(target.state.image_size, frame.size)
+    estimate = target.estimate and replace(target.estimate, box=target.estimate.box * factor)
+    return replace(
+        target,
+        state=target.state.resized(frame.size),
+        size=target.size * factor,
+        estimate=estimate,
+        believed=target.believed and target.believed.resized(frame.size),
+        search=target.search and target.search.scaled(factor),
+    )
 
 
 def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFrame, settings: LostSettings) -> Target:

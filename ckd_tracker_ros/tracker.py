@@ -69,14 +69,18 @@ class Appearance:
 class TargetState:
     """All that a target's past means for its next step. Opaque to clients: keep it and hand it back.
 
-    Attributes:
-        box: (4,) xywh in RGB pixels, where it was last.
-        limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
-        templates: the target's first appearance, as the engine keeps it.
-        motion: how it moves.
-        outline: how the network reads where it ends.
-        recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
-        partial: the first appearance, where it still lacks a camera; None: it is complete.
+        Attributes:
+            box: (4,) xywh in RGB pixels, where it was last.
+            limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
+            templates: the target's first appearance, as the engine keeps it.
+            motion: how it moves.
+            outline: how the network reads where it ends.
+            recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
+    <<<<<<< HEAD
+            image_size: width and height of the images in whose pixels it is; None = not known.
+    =======
+            partial: the first appearance, where it still lacks a camera; None: it is complete.
+    >>>>>>> main
     """
 
     box: NDArray[np.float64]
@@ -86,6 +90,15 @@ class TargetState:
     outline: Outline
     recent: Prepared | None = None
     partial: Appearance | None = None
+    image_size: tuple[int, int] | None = None
+
+    def resized(self, image_size: tuple[int, int]) -> TargetState:
+        """In the pixels of images of another size; with other proportions pixels stay as they are."""
+        factor = boxes.resizing(self.image_size, image_size)
+        if factor == 1:
+            return self if self.image_size == image_size else replace(self, image_size=image_size)
+        motion = self.motion.scaled(factor)
+        return replace(self, box=self.box * factor, motion=motion, image_size=image_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +225,7 @@ class Tracker:
         seen = self._appearance(checked, limits, frame)
         partial = None if seen.present.all() else seen
         prepared = self._engine.prepare(seen.crops, seen.present, seen.extent)
-        state = TargetState(checked, limits, prepared, Motion(frame.stamp_ns), Outline(), partial=partial)
+        state = TargetState(checked, limits, prepared, Motion(frame.stamp_ns), Outline(), None, partial, frame.size)
         return replace(state, outline=self._outline(state, frame)) if self._config.outline else state
 
     def renew(self, state: TargetState, frame: RgbtFrame) -> TargetState:

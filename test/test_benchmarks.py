@@ -8,7 +8,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -107,6 +107,8 @@ def test_bench_by_runner_targets_size_and_elimination(tmp_path, tiny_checkpoint)
         ("bench_reset", ("--network", "nonesuch"), "nonesuch"),
         ("precision", ("--data", "nowhere"), "nowhere"),
         ("run_all", ("--only", "runners,everything"), "everything"),
+        ("faults", ("--only", "none,plague"), "plague"),
+        ("faults", ("--only", "both stop", "--seconds", "6"), "both stop, 3 s"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(benchmark, name, arguments, reason):
@@ -236,6 +238,137 @@ def test_the_node_survives_hostile_messages_and_requests(tmp_path):
     assert [row["number"] for row in rows] == [40, 40, 24, 8, 8, 64]
     assert all(row["files more"] <= 2 and row["threads more"] <= 4 for row in rows)
     assert min(row["pairs refused"] for row in rows[:2]) > 0
+
+
+def run_tables(tmp_path: Path, name: str, *arguments: str) -> tuple[int, dict[str, list[dict]]]:
+    """Exit code and tables of a benchmark that may find that something is wrong."""
+    file = tmp_path / "result.json"
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments, "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert file.exists(), done.stdout + done.stderr
+    return done.returncode, {table["title"]: table["rows"] for table in json.loads(file.read_text())["tables"]}
+
+
+def test_faults_are_played_to_the_node(tmp_path, tiny_checkpoint):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    given = ("--only", "none,both clocks set", "--seconds", "4", "--model", str(tiny_checkpoint))
+    code, tables = run_tables(tmp_path, "faults", *given)
+    rows = tables["Faults"]
+    assert [row["strength"] for row in rows] == ["-", "+1 h", "-1 h"]
+    for row in rows:
+        assert row["alive"] and row["errors"] == 0 and row["images"] == "48+48"
+        assert 0 < row["results"] and row["results"] + row["pairs dropped"] >= 40, "a clock that was set stops nothing"
+        assert row["before"] > 0, "results are compared with the truth of their stamp"
+    assert code == any(row["verdict"] != "ok" for row in rows), "random weights need not keep their targets"
+
+
+def test_a_soak_watches_the_node_and_its_services(tmp_path, tiny_checkpoint):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    given = ("--minutes", "0.12", "--rate", "15", "--seed", "1", "--model", str(tiny_checkpoint))
+    code, tables = run_tables(tmp_path, "soak", *given)
+    (course,) = tables["Soak"]
+    assert course["alive"] and course["errors"] == 0 and course["faults"] > 1 and course["results"] > 0
+    assert course["minutes"] >= 0.12 and course["longest silence [s]"] < 15
+    held = {row["what"]: row for row in tables["What the node holds"]}
+    assert list(held) == ["memory [MB]", "threads", "files"] and all(row["most"] > 1 for row in held.values())
+    assert tables["Services"] and all(row["unanswered"] == 0 for row in tables["Services"])
+    assert code == (course["verdict"] != "ok")
+
+
+def fault(module: ModuleType, name: str, strength: str = ""):
+    return next(each for each in module.FAULTS if each.name == name and each.strength.startswith(strength))
+
+
+def test_faults_change_schedules_between_their_begin_and_end(benchmark):
+    module = benchmark("faults")
+    healthy, span = module.schedule(range(30), 10.0), module.Span(0.95, 1.95, 9)
+    inside = [event for event in healthy if 10 <= event.frame < 20]
+
+    def played(name: str, strength: str = ""):
+        return fault(module, name, strength).apply(healthy, span, np.random.default_rng(0))
+
+    assert played("none") == healthy
+    assert [e.frame for e in played("RGB stops") if e.stream == 0] == [*range(10), *range(20, 30)]
+    assert sum(e.stream for e in played("RGB stops")) == 30, "the other camera goes on"
+    frozen = played("thermal frozen")
+    assert [e.shown for e in frozen if e.stream] == [*range(10), *[9] * 10, *range(20, 30)]
+    assert [(e.at, e.stamp, e.frame) for e in frozen] == [(e.at, e.stamp, e.frame) for e in healthy]
+    late = played("held back, then at once")
+    assert len(late) == 60 and sum(e.at == span.end for e in late) == 20
+    assert [e.at for e in late] == sorted(e.at for e in late)
+    off = [now.stamp - was.stamp for now, was in zip(played("thermal clock off", "-1"), healthy)]
+    assert off == pytest.approx([-3600.0 * (e in inside and e.stream) for e in healthy])
+    stays = [now.stamp - was.stamp for now, was in zip(played("both clocks set", "+1"), healthy)]
+    assert stays == pytest.approx([3600.0 * (e.frame >= 10) for e in healthy])
+    again = [e for e in played("looped recording", "pictures") if e.stream == 0]
+    assert [e.frame for e in again] == [e.shown for e in again] == [*range(10), *range(20)]
+    assert again[10].stamp == pytest.approx(0.05)
+    assert sum(e.stamp is None for e in played("stamps unset", "both")) == 20
+    jitter = np.abs([now.stamp - was.stamp for now, was in zip(played("stamps jitter", "±15"), healthy)])
+    assert 0.005 < jitter.max() <= 0.015
+    assert 40 < len(played("images lost", "30")) < 60 and played("images lost", "30") == played("images lost", "30")
+    assert {e.change for e in played("broken messages", "50")} == {"", "short", "encoding"}
+    assert len([e for e in played("thermal at a third of the rate") if e.stream]) == 23
+
+
+def test_changed_messages_are_what_cameras_send_when_they_break(benchmark):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    from ckd_tracker_ros import images
+    from ckd_tracker_ros.ros.player import image_message
+
+    module = benchmark("faults")
+    picture = images.Image(np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3), "bgr")
+    whole = image_message(picture)
+    assert np.array_equal(images.decode(module.changed(whole, "half")).pixels, picture.pixels[::2, ::2])
+    assert not images.decode(module.changed(whole, "black")).pixels.any()
+    assert (images.decode(module.changed(whole, "white")).pixels == 255).all()
+    for change in ("short", "encoding"):
+        with pytest.raises(ValueError):
+            images.decode(module.changed(whole, change))
+    assert np.array_equal(images.decode(whole).pixels, picture.pixels)
+
+
+def test_what_became_of_targets_in_a_fault_is_judged(benchmark):
+    module = benchmark("faults")
+    at = np.arange(100) / 10
+    good = np.ones((100, 2), bool)
+    good[30:45, 0] = False  # back at 4.5 s; one good result among bad ones is not
+    good[42, 0] = True
+    course = module.Course(at, at + 0.1, np.where(good, 0.8, 0.2), np.ones_like(good))
+    span = module.Span(2.95, 3.95)
+    judged = module.judged(course, span, 10.0)
+    assert judged["back [s]"] == pytest.approx(4.6 - 3.95) and judged["verdict"] == "ok" and judged["kept [%]"] == 100
+    assert (judged["before"], judged["during"], judged["after"]) == pytest.approx((0.8, 0.5, 0.8))
+    unsure = module.Course(at, at, course.ious, good & (at[:, None] < 3.95))
+    assert module.judged(unsure, span, 10.0)["back [s]"] == math.inf, "right, and not TRACKING"
+    late = module.Course(at, at + 1.9, course.ious, good)
+    assert module.judged(late, span, 10.0)["kept [%]"] == 50
+    silent = module.Course(at[:40], at[:40], course.ious[:40], good[:40])
+    assert module.judged(silent, span, 10.0)["verdict"] == "failed"
+
+
+def test_results_of_a_stamp_that_was_sent_twice_belong_to_the_later_one(benchmark):
+    module = benchmark("faults")
+    stamp = SimpleNamespace(sec=1, nanosec=5)
+    message = SimpleNamespace(header=SimpleNamespace(stamp=stamp), targets=[])
+    first, second = (module.Event(at, 0, 1.0, frame, frame) for at, frame in ((0.0, 3), (5.0, 40)))
+    sent = [module.Sent(10.0, 1_000_000_005, first), module.Sent(15.0, 1_000_000_005, second)]
+    found = module.matched(sent, [(9.0, message), (10.1, message), (15.1, message)])
+    assert [event.frame for *_, event in found] == [3, 40]
+    assert module.seen(message, [np.array([1.0, 2, 3, 4])]) == [(0.0, False)]
+
+
+def test_what_grows_in_a_soak_is_told(benchmark):
+    module = benchmark("soak")
+    time_s = np.arange(0, 3601, 10.0)
+    flat = np.column_stack([time_s, 500 + np.sin(time_s), np.full_like(time_s, 20), 23 + (time_s < 300) * 9])
+    assert module.leaks(module.trends(flat), 3600) == [], "what only the warm-up held does not count"
+    growing = flat + np.column_stack([0 * time_s, time_s / 60, time_s // 600, 0 * time_s])
+    rows = module.trends(growing)
+    assert rows[0]["slope [1/h]"] == pytest.approx(60, abs=1) and rows[1]["most"] == 26
+    assert module.leaks(rows, 3600) == ["memory [MB]", "threads"]
+    film = module.Endless("abcd")
+    assert "".join(film[number] for number in range(14)) == "abcdcbabcdcbab"
 
 
 def test_spread_and_ratios():

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ckd_tracker_ros import boxes, search
-from ckd_tracker_ros.frame import RgbtFrame
+from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.outline import Outline
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
-from ckd_tracker_ros.target import LostSettings, Status, Target, follow, judge
+from ckd_tracker_ros.target import LostSettings, Status, Target, follow, judge, resized
 from ckd_tracker_ros.tracker import Sightings, TargetState, Tracker
 
 T, U, L, R = Status.TRACKING, Status.UNCERTAIN, Status.LOST, Status.REMOVED
@@ -56,6 +57,24 @@ def test_uncertain_then_lost_with_hysteresis(judged):
         seen.append(target.status)
     assert seen == [T, T, U, U, T, T, U, U, L]
     assert target.frames_lost == 1 and target.label == "name" and target.search is not None
+
+
+def test_a_target_is_resized_with_the_images(tracker):
+    scene = Scene(SceneConfig(frames=3), 0)
+    frames = [scene.frame(i) for i in range(3)]
+    halves = tuple(Image(cv2.resize(i.pixels, None, fx=0.5, fy=0.5), i.order) for i in frames[1].images)
+    targets = [Target.begin("a", "", tracker.start(frames[0], scene.boxes(0)[0]))]
+    (smaller,) = targets = follow(tracker, targets, replace(frames[1], images=halves), LostSettings())
+    assert smaller.status is T and boxes.iou(2 * smaller.box, scene.boxes(1)[0]) > 0.7
+    (larger,) = follow(tracker, targets, frames[2], LostSettings())
+    assert larger.status is T and boxes.iou(larger.box, scene.boxes(2)[0]) > 0.7
+    lost = replace(smaller, believed=smaller.state, search=Search(others=np.array([[10.0, 20.0, 0.5, 1.0]])))
+    again = resized(lost, frames[2])
+    assert again.search.others.tolist() == [[20.0, 40.0, 0.5, 1.0]]
+    np.testing.assert_allclose(again.believed.box, 2 * smaller.state.box)
+    np.testing.assert_allclose(again.size, 2 * smaller.size)
+    cut = replace(smaller, state=smaller.state.resized((320, 320)))
+    assert cut.state.box is smaller.state.box, "other proportions: part of the view is missing, nobody knows which"
 
 
 def test_what_is_not_believed_teaches_no_velocity(judged):

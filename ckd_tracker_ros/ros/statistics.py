@@ -113,7 +113,7 @@ class Statistics:
             if before and now and before != now and 0 not in now:
                 text = f"{name} images changed from {before[0]}x{before[1]} to {now[0]}x{now[1]}"
                 if self._is_new(text):
-                    self._warn(f"{text}; targets are kept, at the same pixels")
+                    self._warn(f"{text}; targets are kept, and resized with it if the proportions are the same")
         self._sizes = tuple(
             now if now and 0 not in now else before for before, now in zip(self._sizes, sizes, strict=True)
         )
