@@ -59,11 +59,13 @@ def scene(frames: int, thermal_bits: int = 16) -> Scene:
     return Scene(config, seed=4)
 
 
-def recording(frames: int, thermal_bits: int = 16, images: Any = raw, topics: tuple[str, str] = TOPICS) -> list[Sent]:
+def recording(
+    frames: int, thermal_bits: int = 16, images: Any = raw, topics: tuple[str, str] = TOPICS, period_ns: int = PERIOD_NS
+) -> list[Sent]:
     """Both cameras of a scene in step, the thermal stamps 3 ms behind; boxes are those of `scene`."""
     sent, seen = [], scene(frames, thermal_bits)
     for index in range(frames):
-        stamp_ns = FIRST_NS + index * PERIOD_NS
+        stamp_ns = FIRST_NS + index * period_ns
         for camera, image in enumerate(seen.frame(index).images):
             message = images(image.pixels, stamp_ns + camera * 3_000_000, ("rgb_camera", "thermal_camera")[camera])
             sent.append(Sent(topics[camera], stamp_ns + (1 + camera) * LATE_NS, message))
