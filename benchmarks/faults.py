@@ -510,8 +510,8 @@ def row(stage: Stage, fault: Fault, case: Case) -> dict[str, Any]:
     try:
         stage.set(fault.parameters)
         errors = stage.errors()
-        stage.start(messages, scene.boxes(0))
         pairs, images = stage.dropped()
+        stage.start(messages, scene.boxes(0))
         heard, told = len(stage.client.messages), len(stage.client.diagnostics)
         sent = play(stage.cameras, messages, events)
         wait(lambda: time.perf_counter() - stage.client.messages[-1][0] > QUIET_S, "the node to be done")
