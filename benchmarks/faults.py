@@ -449,6 +449,10 @@ class Stage:
 
         wait(begun, "the targets to start")
 
+    def quiet(self) -> bool:
+        """Whether no result has come for a while."""
+        return all(time.perf_counter() - moment > QUIET_S for moment, _ in self.client.messages[-1:])
+
     def dropped(self) -> tuple[int, int]:
         """Pairs that were not processed and images without a partner, from diagnostics that are made after the call."""
         before = len(self.client.diagnostics) + 1  # one may be under way
@@ -514,7 +518,7 @@ def row(stage: Stage, fault: Fault, case: Case) -> dict[str, Any]:
         stage.start(messages, scene.boxes(0))
         heard, told = len(stage.client.messages), len(stage.client.diagnostics)
         sent = play(stage.cameras, messages, events)
-        wait(lambda: time.perf_counter() - stage.client.messages[-1][0] > QUIET_S, "the node to be done")
+        wait(stage.quiet, "the node to be done")
         pairs_now, images_now = stage.dropped()
         stage.node.check(may_end=False)
     except (DemoError, PeerError, NoAnswer, RuntimeError) as error:
