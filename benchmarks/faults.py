@@ -398,21 +398,28 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.end()
 
     @property
     def alive(self) -> bool:
-        """Whether the node's process runs."""
+        """Whether a node's process runs."""
+        if self._own is None:
+            return False
         try:
             self.node.check(may_end=False)
         except DemoError:
             return False
         return True
 
+    def end(self) -> None:
+        """Ends the node: the next case gets another one."""
+        self._own = None
+        self._stack.close()
+
     def set(self, parameters: Mapping[str, Any]) -> None:
         """A node with these parameters besides the common ones, that has seen nothing of the last case."""
-        if self._own != parameters or not self.alive:
-            self._stack.close()
+        if self._own != parameters:
+            self.end()
             self._number += 1
             log = self._folder / f"node_{self._number}.log"
             self.node, self.client = self._stack.enter_context(started(log, **self._common, **parameters))
@@ -519,10 +526,12 @@ def row(stage: Stage, fault: Fault, case: Case) -> dict[str, Any]:
         heard, told = len(stage.client.messages), len(stage.client.diagnostics)
         sent = play(stage.cameras, messages, events)
         wait(stage.quiet, "the node to be done")
-        pairs_now, images_now = stage.dropped()
         stage.node.check(may_end=False)
+        pairs_now, images_now = stage.dropped()
     except (DemoError, PeerError, NoAnswer, RuntimeError) as error:
-        return result | {"alive": stage.alive, "says": str(error).splitlines()[0], "verdict": "failed"}
+        alive = stage.alive
+        stage.end()
+        return result | {"alive": alive, "says": str(error).splitlines()[0], "verdict": "failed"}
     began = sent[0].at - sent[0].event.at
     found = matched(sent, stage.client.messages[heard:])
     course = Course.of(found, began, scene)
