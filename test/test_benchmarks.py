@@ -362,6 +362,7 @@ def test_what_grows_in_a_soak_is_told(benchmark):
     module = benchmark("soak")
     time_s = np.arange(0, 3601, 10.0)
     flat = np.column_stack([time_s, 500 + np.sin(time_s), np.full_like(time_s, 20), 23 + (time_s < 300) * 9])
+    assert [row["files"] for row in module.course(flat)] == [32.0] + [23.0] * 9
     assert module.leaks(module.trends(flat), 3600) == [], "what only the warm-up held does not count"
     growing = flat + np.column_stack([0 * time_s, time_s / 60, time_s // 600, 0 * time_s])
     rows = module.trends(growing)
