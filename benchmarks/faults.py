@@ -398,21 +398,28 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.end()
 
     @property
     def alive(self) -> bool:
-        """Whether the node's process runs."""
+        """Whether a node's process runs."""
+        if self._own is None:
+            return False
         try:
             self.node.check(may_end=False)
         except DemoError:
             return False
         return True
 
+    def end(self) -> None:
+        """Ends the node: the next case gets another one."""
+        self._own = None
+        self._stack.close()
+
     def set(self, parameters: Mapping[str, Any]) -> None:
         """A node with these parameters besides the common ones, that has seen nothing of the last case."""
-        if self._own != parameters or not self.alive:
-            self._stack.close()
+        if self._own != parameters:
+            self.end()
             self._number += 1
             log = self._folder / f"node_{self._number}.log"
             self.node, self.client = self._stack.enter_context(started(log, **self._common, **parameters))
@@ -448,6 +455,10 @@ class Stage:
             return self.client.call("reinitialize", targets=inits(truths), replace_all=True)[0].success
 
         wait(begun, "the targets to start")
+
+    def quiet(self) -> bool:
+        """Whether no result has come for a while."""
+        return all(time.perf_counter() - moment > QUIET_S for moment, _ in self.client.messages[-1:])
 
     def dropped(self) -> tuple[int, int]:
         """Pairs that were not processed and images without a partner, from diagnostics that are made after the call."""
@@ -510,15 +521,17 @@ def row(stage: Stage, fault: Fault, case: Case) -> dict[str, Any]:
     try:
         stage.set(fault.parameters)
         errors = stage.errors()
-        stage.start(messages, scene.boxes(0))
         pairs, images = stage.dropped()
+        stage.start(messages, scene.boxes(0))
         heard, told = len(stage.client.messages), len(stage.client.diagnostics)
         sent = play(stage.cameras, messages, events)
-        wait(lambda: time.perf_counter() - stage.client.messages[-1][0] > QUIET_S, "the node to be done")
-        pairs_now, images_now = stage.dropped()
+        wait(stage.quiet, "the node to be done")
         stage.node.check(may_end=False)
+        pairs_now, images_now = stage.dropped()
     except (DemoError, PeerError, NoAnswer, RuntimeError) as error:
-        return result | {"alive": stage.alive, "says": str(error).splitlines()[0], "verdict": "failed"}
+        alive = stage.alive
+        stage.end()
+        return result | {"alive": alive, "says": str(error).splitlines()[0], "verdict": "failed"}
     began = sent[0].at - sent[0].event.at
     found = matched(sent, stage.client.messages[heard:])
     course = Course.of(found, began, scene)

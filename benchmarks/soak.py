@@ -40,8 +40,9 @@ REST_S = 0.4
 """Mean time between two requests."""
 TARGETS = 4
 SCENE_FRAMES = 240
-WARM_UP = 0.1
-"""Share of the time that does not count for slopes."""
+WARM_UP, WARM_UP_S = 0.1, 180.0
+"""Share of the time that does not count for slopes, at least so many seconds, at most half of it: the buffers for every
+number of targets and of search crops come one after the other."""
 GROWTH = 0.05
 """Of the memory after the warm-up: what may come on top of it until the end, by the slope."""
 MORE = 2
@@ -169,10 +170,29 @@ def graphics_memory() -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+def warm_up(seconds: float) -> float:
+    """The part of a soak of that length that does not count."""
+    return max(WARM_UP * seconds, min(WARM_UP_S, seconds / 2))
+
+
+def course(samples: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """A row for each tenth of the time: medians of `HELD`."""
+    values = np.array(samples, float)
+    tenths = np.minimum(10 * values[:, 0] // values[-1, 0], 9)
+    return [
+        {
+            "until [min]": float(part[-1, 0] / 60),
+            **{name: float(np.median(column)) for name, column in zip(HELD, part.T[1:])},
+        }
+        for part in (values[tenths == tenth] for tenth in range(10))
+        if len(part)
+    ]
+
+
 def trends(samples: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
     """A row for each of `HELD`, from (N, 1 + n) samples: seconds, and n of them."""
     values = np.array(samples, float)
-    values = values[values[:, 0] >= WARM_UP * values[-1, 0]]
+    values = values[values[:, 0] >= warm_up(values[-1, 0])]
     fifth = max(1, len(values) // 5)
     rows = []
     for name, column in zip(HELD, values.T[1:]):
@@ -190,7 +210,7 @@ def leaks(rows: Sequence[dict[str, Any]], seconds: float) -> list[str]:
     grown = []
     for each in rows:
         if each["what"].endswith("[MB]"):
-            more = each["slope [1/h]"] * (1 - WARM_UP) * seconds / 3600 > GROWTH * each["first fifth"]
+            more = each["slope [1/h]"] * (seconds - warm_up(seconds)) / 3600 > GROWTH * each["first fifth"]
         else:
             more = each["last fifth"] > each["first fifth"] + MORE
         grown += [each["what"]] * more
@@ -243,6 +263,7 @@ class Soak:
         self._user.start()
         told = 0.0
         try:
+            self._look()
             while self._seconds < seconds:
                 fault = FILMED[self._rng.integers(len(FILMED))]
                 events, self._moment = segment(fault, self._moment, self._rate, self._rng)
@@ -286,14 +307,18 @@ class Soak:
         wrong += [f"unanswered: {each['service']}" for each in services if each["unanswered"]]
         wrong += [f"no result for {self._silence:.0f} s"] * (self._silence > SILENCE_S)
         wrong += [self._ended] * bool(self._ended)
-        course = {
+        overview = {
             "minutes": self._seconds / 60, "faults": self._faults, "images": self._images, "results": self._results,
             "longest silence [s]": self._silence, "errors": self._stage.errors(), "alive": self._stage.alive,
             "verdict": "; ".join(wrong) or "ok",
         }  # fmt: skip
-        report.add("Soak", "nothing", [course], "Silence: without a result, also in faults and pauses.")
-        note = f"Medians of a fifth of the time after a warm-up of {WARM_UP:.0%}; {len(self._samples)} samples."
+        report.add("Soak", "nothing", [overview], "Silence: without a result, also in faults and pauses.")
+        note = (
+            f"Medians of a fifth of the time after a warm-up of {warm_up(self._samples[-1][0]) / 60:.1f} min; "
+            f"{len(self._samples)} samples."
+        )
         report.add("What the node holds", "the first fifth", grown, note)
+        report.add("By tenths of the time", "the first tenth", course(self._samples))
         if services:
             report.add("Services", "their limits", services)
         return not wrong
