@@ -13,7 +13,9 @@ import ros_helpers
 from lifecycle_msgs.msg import Transition
 from rclpy.lifecycle import TransitionCallbackReturn
 from ros_helpers import NodeProcess, Robot, running, until
+from sensor_msgs.msg import Image
 
+from ckd_tracker_ros.pairing import Pair
 from ckd_tracker_ros.ros.tracker_node import TrackerNode
 
 BOX = (34, 42, 20, 24)
@@ -50,6 +52,22 @@ def track(robot: Robot) -> None:
     assert robot.start(("a", "", BOX)).success
     robot.play(1, stamp + ros_helpers.STEP_NS)
     assert [t.id for t in robot.result(stamp + ros_helpers.STEP_NS).targets] == ["a"]
+
+
+def test_deactivation_lets_go_of_the_images(model):
+    rclpy.init(args=["--ros-args", "-p", f"model:={model}"])
+    node = TrackerNode()
+    try:
+        assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        ring = node.view.running.ring
+        ring.append(Pair(1, 1, (Image(), Image()), 1, 0.0))
+        assert len(ring) == 1
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert len(ring) == 0
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
 
 
 def test_a_corrupt_model_fails_cleanly_and_can_be_replaced(tmp_path, model):

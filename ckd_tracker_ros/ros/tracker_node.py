@@ -163,6 +163,7 @@ class TrackerNode(LifecycleNode):
         if running is not None:
             running.inputs.close()
             running.worker.stop()
+            running.ring.clear()  # threads and callbacks refer to each other: its images would stay for a long time
 
     def _release(self) -> None:
         self._halt()
