@@ -216,7 +216,7 @@ class Robot:
         return self.call(name, **fields)
 
     def state(self) -> str:
-        return self.call("get_state").current_state.label
+        return self.insist("get_state").current_state.label
 
     def change(self, transition: str) -> bool:
         request = ChangeState.Request()
@@ -233,9 +233,10 @@ class Robot:
         return self.call("reinitialize", targets=inits, stamp=stamp, replace_all=replace_all)
 
     def connected(self) -> None:
-        """Waits until the node hears both cameras and is heard."""
+        """Waits until the node hears both cameras, is heard and answers."""
         until(lambda: all(camera.get_subscription_count() for camera in self.cameras), "the node's subscriptions")
         until(lambda: self.node.count_publishers(f"{NODE}/targets"), "the node's publisher")
+        self.insist("get_state")
 
     def show(self, stamp_ns: int, rgb: Image | None, thermal: Image | None) -> None:
         """Publishes a pair."""

@@ -30,7 +30,8 @@ def model(tmp_path_factory):
 
 
 def test_nine_hertz_beside_thirty_with_jitter_and_losses(tmp_path):
-    """One image at a time, in the order of the schedule: what has to come out does not depend on the machine."""
+    """In the order of the schedule, each result waited for: every RGB image within reach is tracked, or was replaced by
+    a newer one that left at the same moment, and is counted then."""
     seconds, slop_ns = 3, 60_000_000
     film = Scene(SceneConfig(width=320, height=240, frames=30 * seconds, size=(40.0, 60.0), distractors=0), seed=4)
     rng, begin, events = np.random.default_rng(1), time.time_ns(), []
@@ -51,7 +52,7 @@ def test_nine_hertz_beside_thirty_with_jitter_and_losses(tmp_path):
         robot.connected()
         warm = itertools.count(begin - 10**10, STEP_NS)
         until(lambda: robot.play(0, next(warm), (320, 240)) or robot.targets, "a first message")
-        started, waiting, sent = False, [], []
+        started, waiting, sent = 0, [], []
         for moment, camera, stamp in events:
             image = film.frame(round(30 * moment)).images[camera]
             robot.cameras[camera].publish(raw_image(image.pixels, ("rgb8", "mono8")[camera], stamp))
@@ -59,21 +60,21 @@ def test_nine_hertz_beside_thirty_with_jitter_and_losses(tmp_path):
             sent += [stamp] if camera == THERMAL else []
             leaving = [one for one in waiting if any(abs(one - other) <= slop_ns for other in sent)]
             waiting = [one for one in waiting if one not in leaving]
-            for one in leaving:
-                robot.result(one)
+            if leaving:  # of several that leave at once an earlier one may be replaced by the last
+                robot.result(leaving[-1])
             if leaving and not started:
-                started = robot.start(("a", "", film.boxes(rgb[leaving[0]])[0]), stamp_ns=leaving[0]).success
-                assert started
+                assert robot.start(("a", "", film.boxes(rgb[leaving[-1]])[0]), stamp_ns=leaving[-1]).success
+                started = leaving[-1]
         messages = [message for message in robot.targets if to_ns(message.header.stamp) > begin - 10**9]
-    assert [to_ns(message.header.stamp) for message in messages] == within_reach
+    places = [within_reach.index(to_ns(message.header.stamp)) for message in messages]
+    assert places[-1] == len(within_reach) - 1
+    assert [after - before - 1 for before, after in zip(places, places[1:])] == [m.skipped_pairs for m in messages[1:]]
+    assert len(messages) > 0.7 * len(within_reach)
     assert all(abs(message.sync_offset) <= slop_ns / 1e9 + 1e-6 for message in messages)
     assert {message.modalities for message in messages} == {BOTH}
-    tracked = messages[1:]
+    tracked = [message for message in messages if to_ns(message.header.stamp) > started]
     assert all(message.targets[0].state != TrackedTarget.LOST for message in tracked)
-    ious = [
-        boxes.iou(xywh(message), film.boxes(rgb[stamp])[0])
-        for message, stamp in zip(tracked, within_reach[1:], strict=True)
-    ]
+    ious = [boxes.iou(xywh(message), film.boxes(rgb[to_ns(message.header.stamp)])[0]) for message in tracked]
     assert np.mean(ious) > 0.6
 
 
