@@ -48,6 +48,9 @@ CONFIRM, REFUTE = 2, 4
 """Frames in a row in which a sighting has to be good enough to be the target, or too bad, to be another thing."""
 SHORT = 1.0
 """What scores less than the target usually does, by a logit of 1, has to be seen this power of e times as long."""
+STRONG, COVERED = 0.4, 0.4
+"""Look-alikes with this score are looked after: in a crop of their own, unless they lie in another one's middle, so many
+sides of it from its centre."""
 CERTAIN = 0.9
 """Scores above this say no more: how much above it a crop shows something depends on where it lies in the crop."""
 
@@ -102,7 +105,8 @@ def places(
     """The (4,) xywh boxes around which search crops are cut in this step.
 
     First where something was found in the last step, else where the target should be (not with `sweep_only`: the
-    tracker looks there anyway); then further and further away, and through the whole image again and again.
+    tracker looks there anyway); then where the look-alike is that was not seen for longest, as it might be taken for
+    the target where it has gone; then further and further away, and through the whole image again and again.
 
     Args:
         factor: side of a crop in sizes of the target.
@@ -111,6 +115,8 @@ def places(
     middle = expected(state, search.seconds, image_size)
     chosen = [] if sweep_only else [middle if search.found is None else search.found]
     size = math.sqrt(middle[2] * middle[3])
+    if len(chosen) < count:
+        chosen += _unseen(search, chosen, middle, COVERED * factor * size)
     stride = STRIDE * factor * size
     columns, rows = (max(1, math.ceil(side / stride)) for side in image_size)
     x, y = ((np.arange(n) + 0.5) * side / n for n, side in zip((columns, rows), image_size))
@@ -120,6 +126,20 @@ def places(
     tiles = [(search.tile + k) % len(centres) for k in range(min(max(count - len(chosen), 0), len(centres)))]
     chosen += [np.concatenate([centres[tile] - middle[2:] / 2, middle[2:]]) for tile in tiles]
     return chosen, replace(search, tile=(search.tile + len(tiles)) % len(centres))
+
+
+def _unseen(search: Search, chosen: Sequence[Box], middle: Box, covered: float) -> list[Box]:
+    """(4,) xywh box around the strong look-alike that was not seen for longest, if any was not, and is near enough to
+    be taken for the target soon."""
+    size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(middle)[:2]
+    due = (search.others[:, 2] >= STRONG) & (search.others[:, 3] > 0)
+    due &= np.linalg.norm(search.others[:, :2] - centre, axis=1) <= reach(search.seconds + 1) * size
+    for box in chosen:
+        due &= (np.abs(search.others[:, :2] - boxes.xywh_to_cxcywh(box)[:2]) > covered).any(axis=1)
+    if not due.any():
+        return []
+    other = search.others[np.argmax(np.where(due, search.others[:, 3], -1))]
+    return [np.concatenate([other[:2] - middle[2:] / 2, middle[2:]])]
 
 
 def update(
