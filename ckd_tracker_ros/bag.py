@@ -189,16 +189,21 @@ class Follower:
     Args:
         starts: (4,) xywh boxes in RGB pixels of the first pair that is followed, by id.
         modality: what to do about cameras that give nothing.
+        lost: when a target is believed, searched for, and given up.
     """
 
     def __init__(
-        self, tracker: Tracker, starts: Mapping[str, ArrayLike], modality: ModalitySettings | None = None
+        self,
+        tracker: Tracker,
+        starts: Mapping[str, ArrayLike],
+        modality: ModalitySettings | None = None,
+        lost: LostSettings | None = None,
     ) -> None:
         self.targets: list[Target] = []
         self._started = False
         self._tracker = tracker
         self._starts = starts
-        self._lost = LostSettings()
+        self._lost = lost or LostSettings()
         self._modality = modality or ModalitySettings()
         self._watch = Watch()
 
@@ -230,6 +235,7 @@ def follow(
     first: int = 0,
     console: Console | None = None,
     modality: ModalitySettings | None = None,
+    lost: LostSettings | None = None,
 ) -> Report:
     """Follows targets through all pairs of a bag; one message for each, as the node sends them.
 
@@ -241,6 +247,7 @@ def follow(
         starts: (4,) xywh boxes in RGB pixels by id.
         first: number of the pair they were drawn on, see `find_start`.
         modality: what to do about cameras that give nothing; `settings` says when a frame leaves alone.
+        lost: when a target is believed, searched for, and given up.
 
     Raises:
         ValueError: the start pair cannot be used, or a start box (BoxError).
@@ -248,7 +255,7 @@ def follow(
     """
     console = console or Console(quiet=True)
     report = Report(targets={id: Followed() for id in starts})
-    pairing, follower = settings.start(), Follower(tracker, starts, modality)
+    pairing, follower = settings.start(), Follower(tracker, starts, modality, lost)
     sizes: tuple[Size | None, ...] = (None, None)
     skipped, frame_id = 0, ""
     shown = track(

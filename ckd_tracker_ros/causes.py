@@ -9,6 +9,8 @@ LEVELS = ("blocks", "wrong", "remark")
 """No result can come; results come and are worse than they could be; it could be better."""
 CLOCKS_DIFFER_NS = 1_000_000_000
 """Stamps of two cameras that stay this far apart come from clocks that are not synchronised."""
+FEW = 2
+"""Images of a camera that may be left over between a pair and the moment when the cameras stop."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ def find(facts: Facts) -> list[Finding]:
         return found
     if without := [stream.topic for stream in facts.streams if stream.unset == stream.received]:
         return [unset(without)]
+    if facts.nearest_offset_ns is not None and abs(facts.nearest_offset_ns) <= facts.slop_ns:  # the last ones did pair
+        return [stuck()] if min(stream.received for stream in facts.streams) > FEW else []
     return [no_pairs(facts.nearest_offset_ns, facts.slop_ns)]
 
 
@@ -121,6 +125,12 @@ def unset(topics: Iterable[str]) -> Finding:
     """Of topics whose images are not stamped."""
     what = f"the stamps on {' and '.join(topics)} are not set (0)"
     return Finding("stamps_unset", "blocks", what, "the driver has to stamp its images")
+
+
+def stuck() -> Finding:
+    """Of two cameras whose images paired before and do not any more."""
+    what = "both cameras send images, but their stamps do not go on from those of the last pair"
+    return Finding("stamps_stuck", "blocks", what, "does a driver repeat its stamps, was a clock set back?")
 
 
 def no_pairs(nearest_offset_ns: int | None, slop_ns: int) -> Finding:

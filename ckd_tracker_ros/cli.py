@@ -15,7 +15,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ckd_tracker_ros.modality import ModalitySettings
 from ckd_tracker_ros.pairing import PairingSettings
 
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
@@ -30,6 +29,9 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Option(help="Model file, or the name of an installed one.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N; tensorrt for an .onnx model.")]
+Params = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Parameter file of the node; options given here go before it.")
+]
 Track = Annotated[str, typer.Option(help="Track of the source that is followed; default: its first.")]
 
 Names = Annotated[str, typer.Option(help="Sequences: names with commas between, or a file of lines. Default: all.")]
@@ -145,23 +147,25 @@ def bag(
     thermal: Annotated[str, typer.Option(metavar="TOPIC", help="Default: by its name.")] = "",
     start: Annotated[float, typer.Option(help="Pair of the boxes, seconds after the first one.")] = 0.0,
     stamp: Annotated[str, typer.Option(metavar="SECONDS", help="Or: RGB stamp of the image of the boxes.")] = "",
-    slop: Annotated[float, typer.Option(help="As sync.slop of the node [s].")] = PairingSettings.slop,
-    queue_size: Annotated[int, typer.Option(help="As sync.queue_size.")] = PairingSettings.queue_size,
-    thermal_delay: Annotated[float, typer.Option(help="As sync.thermal_delay [s].")] = PairingSettings.thermal_delay,
-    reuse: Annotated[bool, typer.Option("--reuse", help="As sync.reuse.")] = PairingSettings.reuse,
-    timeout: Annotated[float, typer.Option(help="As modality.timeout [s].")] = ModalitySettings.timeout,
-    on_missing: Annotated[str, typer.Option(help="As modality.on_missing.")] = ModalitySettings.on_missing,
+    params: Params = None,
+    slop: Annotated[float | None, typer.Option(help="As sync.slop of the node [s].")] = None,
+    queue_size: Annotated[int | None, typer.Option(help="As sync.queue_size.")] = None,
+    thermal_delay: Annotated[float | None, typer.Option(help="As sync.thermal_delay [s].")] = None,
+    reuse: Annotated[bool | None, typer.Option("--reuse/--no-reuse", help="As sync.reuse.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="As modality.timeout [s].")] = None,
+    on_missing: Annotated[str | None, typer.Option(help="As modality.on_missing.")] = None,
     thermal_to_rgb: Annotated[str, typer.Option(metavar="NUMBERS", help="As registration.thermal_to_rgb: nine.")] = "",
-    model: Model = "ckd_tiny",
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="Number format of the network.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the network; 0: torch's choice.")] = 0,
+    model: Annotated[str | None, typer.Option(help="As model: a file, or the name of an installed one.")] = None,
+    device: Annotated[str | None, typer.Option(help="As device.")] = None,
+    precision: Annotated[str | None, typer.Option(help="As precision.")] = None,
+    threads: Annotated[int | None, typer.Option(min=0, help="As threads.")] = None,
     out: Annotated[Path, typer.Option(help="Bag to write, a new folder.")] = Path("out/bag"),
     storage: Annotated[str, typer.Option(help="sqlite3 or mcap.")] = "sqlite3",
 ) -> None:
     """Follow targets through a recorded bag as the node would, and write its messages to a new bag. Needs no ROS.
 
-    The same pairs as the node's, the same boxes; no pair is skipped because of time. OUT has /ckd_tracker/targets
+    The same pairs as the node's, the same boxes; no pair is skipped because of time. What neither an option nor
+    --params says is as the node has it without parameters (config/tracker.yaml). OUT has /ckd_tracker/targets
     (TrackedTargetArray), one message for each pair, with the RGB image's stamp and frame id.
     """
     from rich.console import Console
@@ -169,31 +173,66 @@ def bag(
     from ckd_tracker_ros import bag as bags
     from ckd_tracker_ros.engine import DeviceError
     from ckd_tracker_ros.network.checkpoint import CheckpointError
-    from ckd_tracker_ros.registration import Registration
     from ckd_tracker_ros.sequences.bags import Bag
-    from ckd_tracker_ros.tracker import Tracker, TrackerSettings
+    from ckd_tracker_ros.tracker import Tracker
 
     console = Console()
     named = [text.rpartition("=") for text in box]
     starts = {name or str(number): parse_box(text) for number, (name, _, text) in enumerate(named, 1)}
     if len(starts) < len(box):
         fail(f"--box: ids repeat in {', '.join(box)}; each target needs its own")
-    matrix = parse_matrix(thermal_to_rgb)
+    node = node_parameters(
+        params,
+        sync_slop=slop,
+        sync_queue_size=queue_size,
+        sync_thermal_delay=thermal_delay,
+        sync_reuse=reuse,
+        modality_timeout=timeout,
+        modality_on_missing=on_missing,
+        registration_thermal_to_rgb=parse_matrix(thermal_to_rgb),
+        model=model,
+        device=device,
+        precision=precision,
+        threads=threads,
+    )
     stamp_ns = parse_stamp(stamp) if stamp else 0
     with reported(CheckpointError, DeviceError, ValueError, OSError), Bag(source) as recorded:
         cameras = recorded.cameras(rgb, thermal)
-        modality = ModalitySettings(timeout, on_missing)
-        settings = PairingSettings(slop, queue_size, thermal_delay, reuse, modality.silence)
+        settings = node.pairing_settings
         first = bags.find_start(recorded, cameras, settings, start, stamp_ns)
-        registered = TrackerSettings(registration=Registration(matrix))
-        tracker = Tracker.from_checkpoint(model, device, precision, threads, registered)
+        tracker = Tracker.from_checkpoint(node.model, node.device, node.precision, node.threads, node.tracker_settings)
         console.print(", ".join(f"{key} {value}" for key, value in tracker.description.items()))
         console.print(f"rgb {cameras[0]}, thermal {cameras[1]}", soft_wrap=True)
         with bags.ResultBag(out, storage) as results:
-            report = bags.follow(tracker, recorded, cameras, starts, results, settings, first, console, modality)
+            report = bags.follow(
+                tracker,
+                recorded,
+                cameras,
+                starts,
+                results,
+                settings,
+                first,
+                console,
+                node.modality_settings,
+                node.lost_settings,
+            )
     console.print(bags.summary(report))
     for line in (*bags.remarks(report), f"results: {out}, {report.messages} messages on {bags.TOPIC}"):
         console.print(line, soft_wrap=True)
+
+
+def node_parameters(file: Path | None, **given: Any) -> Any:
+    """The node's parameters from a file, with those that were given as options (None: not) in their place."""
+    from ckd_tracker_ros.parameters import RULES, ParameterError, Parameters, read_yaml
+
+    given = {name: value for name, value in given.items() if value is not None}
+    if problem := next(filter(None, (RULES[name].problem(value) for name, value in given.items())), ""):
+        fail(problem)
+    with reported(ParameterError, OSError):
+        node = replace(read_yaml(file) if file else Parameters(), **given)
+        if node.sync_policy != "nearest":
+            fail(f"sync.policy is {node.sync_policy}; without ROS there is only nearest")
+    return node
 
 
 def parse_stamp(text: str) -> int:
@@ -212,14 +251,15 @@ def doctor(
     rgb: Annotated[str, typer.Option(metavar="TOPIC", help="Default: rgb/image_raw; in a bag by its name.")] = "",
     thermal: Annotated[str, typer.Option(metavar="TOPIC", help="Default: thermal/image_raw, or by its name.")] = "",
     seconds: Annotated[float, typer.Option(min=0, help="How much is looked at. Default: 10 live, 30 of a bag.")] = 0.0,
-    slop: Annotated[float, typer.Option(help="As sync.slop of the node [s].")] = PairingSettings.slop,
-    thermal_delay: Annotated[float, typer.Option(help="As sync.thermal_delay [s].")] = PairingSettings.thermal_delay,
-    reuse: Annotated[bool, typer.Option("--reuse", help="As sync.reuse.")] = PairingSettings.reuse,
+    params: Params = None,
+    slop: Annotated[float | None, typer.Option(help="As sync.slop of the node [s].")] = None,
+    thermal_delay: Annotated[float | None, typer.Option(help="As sync.thermal_delay [s].")] = None,
+    reuse: Annotated[bool | None, typer.Option("--reuse/--no-reuse", help="As sync.reuse.")] = None,
     thermal_to_rgb: Annotated[str, typer.Option(metavar="NUMBERS", help="As registration.thermal_to_rgb: nine.")] = "",
-    reliability: Annotated[str, typer.Option(help="As qos.reliability: auto, reliable, best_effort.")] = "auto",
-    model: Annotated[str, typer.Option(help='As the node\'s; "": model and device are not looked at.')] = "ckd_tiny",
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="Number format of the network.")] = "auto",
+    reliability: Annotated[str | None, typer.Option(help="As qos.reliability: auto, reliable, best_effort.")] = None,
+    model: Annotated[str | None, typer.Option(help='As model; "": model and device are not looked at.')] = None,
+    device: Annotated[str | None, typer.Option(help="As device.")] = None,
+    precision: Annotated[str | None, typer.Option(help="As precision.")] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines: findings and what was measured.")] = False,
 ) -> None:
     """Say what is wrong with two cameras, live or in a bag, and what to set.
@@ -232,21 +272,27 @@ def doctor(
 
     from ckd_tracker_ros import doctor as doctors
     from ckd_tracker_ros.doctor import machine, recorded
-    from ckd_tracker_ros.registration import Registration
 
-    if reliability not in ("auto", "reliable", "best_effort"):
-        fail(f"--reliability {reliability!r}; allowed: auto, reliable, best_effort")
-    matrix = parse_matrix(thermal_to_rgb)
+    node = node_parameters(
+        params,
+        sync_slop=slop,
+        sync_thermal_delay=thermal_delay,
+        sync_reuse=reuse,
+        registration_thermal_to_rgb=parse_matrix(thermal_to_rgb),
+        qos_reliability=reliability,
+        model=model,
+        device=device,
+        precision=precision,
+    )
+    pairing = replace(node.pairing_settings, timeout=None)  # a camera that is silent is a finding
     with reported(ValueError, OSError):
-        pairing = PairingSettings(slop, thermal_delay=thermal_delay, reuse=reuse)
-        settings = doctors.Settings(pairing, Registration(matrix), reliability)
-        pairing.start()
+        settings = doctors.Settings(pairing, node.tracker_settings.registration, node.qos_reliability)
         if source is not None:
             setup = recorded.look(source, (rgb, thermal), seconds, settings)
         else:
             setup = _observe((rgb or "rgb/image_raw", thermal or "thermal/image_raw"), seconds, settings)
-    if model:
-        setup = replace(setup, machine=machine.look(model, device, precision))
+    if node.model:
+        setup = replace(setup, machine=machine.look(node.model, node.device, node.precision))
     findings = doctors.examine(setup)
     if json:
         typer.echo(doctors.as_json(setup, findings))

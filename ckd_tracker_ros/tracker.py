@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,27 +27,12 @@ from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.outline import OWN_CELLS, VIEWS, Outline, views
-from ckd_tracker_ros.registration import Registration
-from ckd_tracker_ros.thermal import Limits, ThermalSettings
+from ckd_tracker_ros.settings import TrackerSettings
+from ckd_tracker_ros.thermal import Limits
 
 
 class BoxError(ValueError):
     """A start box that cannot be tracked; the message names the value and what is allowed."""
-
-
-@dataclass(frozen=True)
-class TrackerSettings:
-    """What may change between two steps.
-
-    Attributes:
-        min_box_size: smallest side of a box, RGB pixels.
-        thermal: how 16-bit and float thermal images become 8 bits.
-        registration: geometry between the cameras.
-    """
-
-    min_box_size: float = 4.0
-    thermal: ThermalSettings = field(default_factory=ThermalSettings)
-    registration: Registration = field(default_factory=Registration)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +54,15 @@ class Appearance:
 class TargetState:
     """All that a target's past means for its next step. Opaque to clients: keep it and hand it back.
 
-        Attributes:
-            box: (4,) xywh in RGB pixels, where it was last.
-            limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
-            templates: the target's first appearance, as the engine keeps it.
-            motion: how it moves.
-            outline: how the network reads where it ends.
-            recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
-    <<<<<<< HEAD
-            image_size: width and height of the images in whose pixels it is; None = not known.
-    =======
-            partial: the first appearance, where it still lacks a camera; None: it is complete.
-    >>>>>>> main
+    Attributes:
+        box: (4,) xywh in RGB pixels, where it was last.
+        limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
+        templates: the target's first appearance, as the engine keeps it.
+        motion: how it moves.
+        outline: how the network reads where it ends.
+        recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
+        image_size: width and height of the images in whose pixels it is; None = not known.
+        partial: the first appearance, where it still lacks a camera; None: it is complete.
     """
 
     box: NDArray[np.float64]

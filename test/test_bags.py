@@ -316,6 +316,19 @@ def test_one_camera_alone_is_followed_and_told(tiny_checkpoint, tmp_path):
     assert not math.isnan(messages[0].targets[0].thermal_box.x)
 
 
+def test_a_parameter_file_of_the_node_says_what_options_do_not(walk, tiny_checkpoint, tmp_path):
+    params = tmp_path / "robot.yaml"
+    params.write_text(
+        f"/**:\n  ros__parameters:\n    model: {tiny_checkpoint}\n    sync.slop: 0.001\n"
+        "    lost: {confidence: 1.0, recover: 1.0, after: 2}\n"
+    )
+    given = ("--box", START, "--params", params)
+    assert "raise sync.slop" in run(walk, *given, "--out", tmp_path / "a").stderr
+    assert run(walk, *given, "--slop", "0.02", "--out", tmp_path / "b").exit_code == 0
+    states = [message.targets[0].state for _, message in results(tmp_path / "b")]
+    assert states == [1, 2, 2] + [3] * (FRAMES - 3)
+
+
 def test_what_came_before_the_damage_stays(tiny_checkpoint, tmp_path):
     path = write(tmp_path / "walk", recording(FRAMES))
     cut(path, 0.999)
@@ -337,8 +350,9 @@ def test_what_came_before_the_damage_stays(tiny_checkpoint, tmp_path):
         (["--box", "9,9,9,9", "--slop", "-1"], "slop is -1"),
         (["--box", "9,9,9,9", "--slop", "0.001"], "is +0.0030 s: raise sync.slop"),
         (["--box", "9,9,9,9", "--thermal-to-rgb", "1,2"], "nine numbers"),
-        (["--box", "9,9,9,9", "--on-missing", "hope"], "'hope'; allowed: degrade, wait"),
-        (["--box", "9,9,9,9", "--timeout", "0"], "modality.timeout is 0.0; allowed: above 0"),
+        (["--box", "9,9,9,9", "--on-missing", "hope"], "on_missing is 'hope'; it has to be one of degrade, wait"),
+        (["--box", "9,9,9,9", "--timeout", "0"], "modality.timeout is 0.0; it has to be a number from 0.01"),
+        (["--box", "9,9,9,9", "--params", "nowhere.yaml"], "nowhere.yaml"),
         (["--box", "9,9,9,9", "--storage", "papyrus"], "'papyrus'; allowed: sqlite3, mcap"),
         (["--box", "9,9,9,9", "--model", "nonsense"], "no model 'nonsense'"),
     ],

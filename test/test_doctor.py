@@ -270,7 +270,7 @@ def test_a_shutter_is_a_pause_not_a_loss():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--reliability", "maybe"], "--reliability 'maybe'; allowed: auto, reliable, best_effort"),
+        (["--reliability", "maybe"], "qos.reliability is 'maybe'; it has to be one of auto, reliable, best_effort"),
         (["--slop", "-1"], "slop is -1"),
         (["--thermal-to-rgb", "1,2"], "nine numbers"),
     ],

@@ -52,6 +52,7 @@ GEOMETRY = {
     "thermal",
     "crop",
     "registration",
+    "settings",
     "pairing",
     "motion",
     "outline",
@@ -78,6 +79,7 @@ ROOMS = {
     "network": room(GEOMETRY, "numpy torch timm safetensors"),
     "engine": room(NETWORK, "numpy torch", {"onnxruntime"}),
     **dict.fromkeys(("tracker", "search", "target", "target_messages"), room(TRACKER, "numpy torch")),
+    "parameters": room(GEOMETRY, "yaml"),
     "training": room(TRACKER | SCENES, "numpy torch torchvision timm safetensors cv2 rich yaml", {"matplotlib"}),
     "bag": room(TRACKER | SCENES, "numpy rich", {"rosbags"}),
     "alignment": room(GEOMETRY | SCENES, "numpy cv2 rich"),
@@ -94,14 +96,18 @@ ROOMS = {
         GEOMETRY | {"sequences", "evaluation.metrics", "evaluation.provenance"}, "numpy rich", {"matplotlib"}
     ),
     "ros": Room(
-        frozenset(TRACKER | SCENES | {"doctor"}), ROS | {"numpy", "cv2"}, frozenset({"torch", "matplotlib", "rich"})
+        frozenset(TRACKER | SCENES | {"doctor", "parameters"}),
+        ROS | {"numpy", "cv2"},
+        frozenset({"torch", "matplotlib", "rich"}),
     ),
     # For people at a terminal: no node imports these.
     **dict.fromkeys(
         DEMO,
         Room(frozenset(SCENES | GEOMETRY | DEMO | {"ros"}), ROS | {"numpy", "cv2", "rich"}, frozenset({"matplotlib"})),
     ),
-    "cli": room(TRACKER | SCENES | CLIENTS, "numpy cv2 typer rich", ROS | DEMO | {"ros", "matplotlib", "torch"}),
+    "cli": room(
+        TRACKER | SCENES | CLIENTS, "numpy cv2 typer rich", ROS | DEMO | {"ros", "parameters", "matplotlib", "torch"}
+    ),
 }
 
 

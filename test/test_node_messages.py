@@ -71,6 +71,7 @@ def stream(modality="rgb", **facts):
         ({}, {"nearest_offset_ns": 34_000_000}, "+0.0340 s: raise sync.slop"),
         ({}, {"nearest_offset_ns": -9_000_000_000}, "clocks of the cameras differ"),
         ({}, {}, "never meet"),
+        ({}, {"nearest_offset_ns": 1_000_000}, "do not go on"),
     ],
 )
 def test_the_cause_of_silence_is_named(rgb, facts, said):
@@ -81,3 +82,8 @@ def test_two_silent_cameras_are_both_named_and_no_cause_is_empty():
     both = why_nothing(Facts(tuple(stream(name, publishers=(), received=0) for name in ("rgb", "thermal"))))
     assert "/rgb/image_raw" in both and "/thermal/image_raw" in both
     assert why_nothing(Facts((stream(), stream("thermal")), pairs=3)) == ""
+
+
+def test_what_is_left_over_when_both_cameras_stop_is_no_cause():
+    left = Facts((stream(received=1), stream("thermal", received=2)), nearest_offset_ns=0, slop_ns=SLOP_NS)
+    assert why_nothing(left) == ""

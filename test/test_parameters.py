@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import ros_helpers  # noqa: F401 - first, it keeps this process's ROS graph apar
 import yaml
 from rclpy.parameter import Parameter
 
-from ckd_tracker_ros.ros.parameters import RULES, ParameterError, Parameters, ParameterTable, as_yaml
+from ckd_tracker_ros.parameters import RULES, ParameterError, Parameters, as_yaml, read_yaml
+from ckd_tracker_ros.ros.parameters import ParameterTable
 from ckd_tracker_ros.target import LostSettings
 from ckd_tracker_ros.tracker import TrackerSettings
 
@@ -54,6 +56,38 @@ def test_the_shipped_file_is_valid_and_complete(make_node):
     assert set(flat) == {rule.name for rule in RULES.values()}
     _, table, _ = make_node(**{name.replace(".", "__"): value for name, value in flat.items()})
     assert table.read() == Parameters()
+
+
+def test_a_file_is_read_without_ros_as_the_node_reads_it(tmp_path):
+    assert read_yaml(CONFIG) == Parameters()
+    file = tmp_path / "robot.yaml"
+    file.write_text(
+        "other_node:\n  ros__parameters: {model: not_ours}\n"
+        "/**:\n  ros__parameters: {use_sim_time: true, lost: {after: 7}, thermal.range: [0.0, 9.0]}\n"
+        "/robot/ckd_tracker:\n  ros__parameters: {sync.slop: 0.05}\n"
+    )
+    assert read_yaml(file) == Parameters(lost_after=7, thermal_range=(0.0, 9.0), sync_slop=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("camera:\n  ros__parameters: {}\n", "has camera; a parameter file of the node has"),
+        ("- 1\n", "has no sections"),
+        ("/**: {sync: 1}\n", "has no ros__parameters"),
+        ("a: b: c\n", "is no YAML file"),
+        ("/**: {ros__parameters: {sync.slob: 0.1}}\n", "no parameter sync.slob; is sync.slop meant?"),
+        ("/**: {ros__parameters: {sync.slop: 1}}\n", "sync.slop is 1; it has to be a number with a point"),
+        ("/**: {ros__parameters: {thermal.range: [1, 2]}}\n", "it has to be 2 numbers with points"),
+        ("/**: {ros__parameters: {sync.reuse: 1}}\n", "sync.reuse is 1; it has to be true or false"),
+        ("/**: {ros__parameters: {lost.confidence: 2.0}}\n", "a number from 0 to 1"),
+        ("/**: {ros__parameters: {lost.confidence: 0.9}}\n", "lost.recover is 0.85; it has to be at least"),
+    ],
+)
+def test_a_file_that_the_node_would_refuse_is_refused(tmp_path, text, said):
+    (tmp_path / "robot.yaml").write_text(text)
+    with pytest.raises(ParameterError, match=re.escape(said)):
+        read_yaml(tmp_path / "robot.yaml")
 
 
 def test_defaults_are_those_of_the_tracker():

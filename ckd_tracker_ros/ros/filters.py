@@ -8,8 +8,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from ckd_tracker_ros.pairing import THERMAL, Pair, Reason
+from ckd_tracker_ros.parameters import ParameterError
 from ckd_tracker_ros.ros.messages import to_time
-from ckd_tracker_ros.ros.parameters import ParameterError
 
 
 @dataclass(eq=False)

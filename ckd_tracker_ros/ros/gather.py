@@ -116,4 +116,4 @@ def _decoded(pairs: list[Pair]) -> list[RgbtFrame]:
 def _fail(streams: list[_Stream], node: Node, settings: Settings) -> list[RgbtFrame]:
     cameras = tuple(stream.camera(tuple(name for name, _ in node.get_topic_names_and_types())) for stream in streams)
     facts = replace(SetUp(cameras, settings).why_nothing, pairs=0)
-    raise GatherError(f"no pair of images: {why_nothing(facts)}")
+    raise GatherError(f"no pair of images: {why_nothing(facts) or 'too few came'}")

@@ -19,9 +19,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from ckd_tracker_ros.causes import Facts, StreamFacts
 from ckd_tracker_ros.frame import MODALITIES
 from ckd_tracker_ros.images import to_ns
-from ckd_tracker_ros.pairing import NearestPairing, Pair, PairingSettings
+from ckd_tracker_ros.pairing import NearestPairing, Pair
+from ckd_tracker_ros.parameters import Parameters
 from ckd_tracker_ros.ros.filters import FilterPairing
-from ckd_tracker_ros.ros.parameters import Parameters
 
 WINDOW_S = 1.4
 """How long nothing has to arrive before that is worth a warning."""
@@ -38,9 +38,9 @@ def make_pairing(parameters: Parameters) -> NearestPairing | FilterPairing:
     Raises:
         ParameterError: a policy of message_filters where that is not installed.
     """
-    slop, size, delay = parameters.sync_slop, parameters.sync_queue_size, parameters.sync_thermal_delay
     if parameters.sync_policy == "nearest":
-        return PairingSettings(slop, size, delay, parameters.sync_reuse, parameters.modality_settings.silence).start()
+        return parameters.pairing_settings.start()
+    slop, size, delay = parameters.sync_slop, parameters.sync_queue_size, parameters.sync_thermal_delay
     return FilterPairing(parameters.sync_policy, round(slop * 1e9), size, round(delay * 1e9))
 
 

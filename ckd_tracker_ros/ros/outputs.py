@@ -16,9 +16,9 @@ from ckd_tracker_msgs.msg import TrackedTargetArray
 from ckd_tracker_ros import images, overlay
 from ckd_tracker_ros.causes import clock_off
 from ckd_tracker_ros.frame import RgbtFrame
+from ckd_tracker_ros.parameters import Parameters
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.ros import messages
-from ckd_tracker_ros.ros.parameters import Parameters
 from ckd_tracker_ros.ros.statistics import Statistics
 from ckd_tracker_ros.ros.worker import Outcome
 from ckd_tracker_ros.target import Target

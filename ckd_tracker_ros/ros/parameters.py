@@ -1,10 +1,9 @@
-"""The node's parameters: one table that declares, describes, checks and reads them."""
+"""Declares, describes and checks the node's parameters in ROS."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -12,312 +11,19 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from ckd_tracker_ros.modality import ON_MISSING, ModalitySettings
-from ckd_tracker_ros.pairing import PairingSettings
-from ckd_tracker_ros.registration import Registration, RegistrationError
-from ckd_tracker_ros.target import LostSettings
-from ckd_tracker_ros.thermal import ThermalSettings
-from ckd_tracker_ros.tracker import TrackerSettings
-
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+from ckd_tracker_ros.parameters import FIELDS, RULES, ParameterError, Parameters, Rule, frozen
 
 
-class ParameterError(ValueError):
-    """A parameter has a value that the node cannot work with; the message names both and what is allowed."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What is known about one parameter besides its default.
-
-    Attributes:
-        name: the parameter's ROS name.
-        meaning: one sentence for `ros2 param describe` and config/tracker.yaml.
-        unit: of the value, "" where it has none.
-        low: smallest allowed value, of every number in the parameter.
-        high: largest allowed value.
-        choices: allowed texts, empty = any.
-        length: how many numbers an array has.
-        increasing: whether the numbers of an array have to rise.
-        live: takes effect at the next pair; others are read-only.
-    """
-
-    name: str
-    meaning: str
-    unit: str = ""
-    low: float = -math.inf
-    high: float = math.inf
-    choices: tuple[str, ...] = ()
-    length: int = 0
-    increasing: bool = False
-    live: bool = False
-
-    @property
-    def allowed(self) -> str:
-        """The allowed values, in words."""
-        if self.choices:
-            return f"one of {', '.join(self.choices)}"
-        numbers = f"{self.length} numbers" if self.length else "a number"
-        bounds = [f"from {self.low:g}"] * math.isfinite(self.low) + [f"to {self.high:g}"] * math.isfinite(self.high)
-        return " ".join([numbers, *bounds, self.unit, "in rising order" * self.increasing]).replace("  ", " ").rstrip()
-
-    def problem(self, value: Any) -> str:
-        """Why a value of the right type cannot be used, naming it and what is allowed; "" when it can."""
-        if isinstance(value, bool) or (isinstance(value, str) and (not self.choices or value in self.choices)):
-            return ""
-        fits = not isinstance(value, str)
-        if fits:
-            numbers = [value] if isinstance(value, (int, float)) else list(value)
-            fits = all(math.isfinite(number) and self.low <= number <= self.high for number in numbers)
-            fits = fits and (not self.length or len(numbers) == self.length)
-            fits = fits and (not self.increasing or all(a < b for a, b in zip(numbers, numbers[1:], strict=False)))
-        if not fits:
-            shown = value if isinstance(value, (str, int, float)) else list(value)
-            return f"{self.name} is {shown!r}; it has to be {self.allowed}"
-        return self._matrix_problem(value) if self.name == "registration.thermal_to_rgb" else ""
-
-    def _matrix_problem(self, value: Sequence[float]) -> str:
-        try:
-            Registration(tuple(value))
-        except RegistrationError as error:
-            return f"{self.name}: {error}"
-        return ""
-
-    def descriptor(self, default: Any, *, read_only: bool) -> ParameterDescriptor:
-        """What `ros2 param describe` shows."""
-        text = f"{self.meaning} [{self.unit}]" if self.unit else self.meaning
-        descriptor = ParameterDescriptor(description=text, additional_constraints=self.allowed * bool(self.choices))
-        descriptor.read_only = read_only
-        if type(default) is int:
-            descriptor.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high))]
-        elif type(default) is float:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=self.low, to_value=self.high)]
-        return descriptor
-
-
-def _row(default: Any, name: str, meaning: str, **rule: Any) -> Any:
-    return field(default=default, metadata={"rule": Rule(name, meaning, **rule)})
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """All parameters of the node: each field is one row of the table, with its rule."""
-
-    model: str = _row("ckd_tiny", "model", "model file, or the name of one that is installed")
-    device: str = _row("auto", "device", "auto, cpu, cuda, cuda:N; tensorrt for an .onnx model; it has to be there")
-    precision: str = _row(
-        "auto", "precision", "number format: auto (by device), float32, bfloat16, float16 (GPU), int8 (CPU)"
-    )
-    threads: int = _row(0, "threads", "CPU threads of the network, 0 = torch's own choice", low=0, high=256)
-    autostart: bool = _row(True, "autostart", "configure and activate at start")
-    max_targets: int = _row(8, "max_targets", "targets at once", low=1, high=256)
-    min_box_size: float = _row(
-        4.0, "min_box_size", "smallest width and height of a target", unit="px", low=1.0, high=1e4
-    )
-    rgb_transport: str = _row("raw", "rgb.transport", "how RGB images arrive", choices=("raw", "compressed"))
-    thermal_transport: str = _row(
-        "raw", "thermal.transport", "how thermal images arrive", choices=("raw", "compressed")
-    )
-    thermal_normalization: str = _row(
-        "percentile",
-        "thermal.normalization",
-        "how 16-bit and float thermal images become grey levels",
-        choices=("percentile", "range"),
-        live=True,
-    )
-    thermal_percentiles: tuple[float, ...] = _row(
-        (1.0, 99.0),
-        "thermal.percentiles",
-        "of the image, become black and white",
-        unit="%",
-        low=0.0,
-        high=100.0,
-        length=2,
-        increasing=True,
-        live=True,
-    )
-    thermal_range: tuple[float, ...] = _row(
-        (0.0, 65535.0),
-        "thermal.range",
-        "raw values that become black and white with normalization range",
-        low=-1e38,
-        high=1e38,
-        length=2,
-        increasing=True,
-        live=True,
-    )
-    thermal_smoothing: float = _row(
-        0.9,
-        "thermal.smoothing",
-        "share of the earlier black and white that is kept at each image",
-        low=0.0,
-        high=0.999,
-        live=True,
-    )
-    sync_policy: str = _row(
-        "nearest",
-        "sync.policy",
-        "how images become pairs; approximate and exact need message_filters",
-        choices=("nearest", "approximate", "exact"),
-    )
-    sync_slop: float = _row(
-        PairingSettings.slop, "sync.slop", "largest difference of the stamps of a pair", unit="s", low=0.0, high=10.0
-    )
-    sync_queue_size: int = _row(
-        PairingSettings.queue_size, "sync.queue_size", "images of each camera that wait for a partner", low=1, high=1000
-    )
-    sync_thermal_delay: float = _row(
-        PairingSettings.thermal_delay,
-        "sync.thermal_delay",
-        "subtracted from thermal stamps before pairing",
-        unit="s",
-        low=-10.0,
-        high=10.0,
-        live=True,
-    )
-    sync_reuse: bool = _row(
-        PairingSettings.reuse,
-        "sync.reuse",
-        "one thermal image may serve several RGB images (9 Hz beside 30 Hz)",
-        live=True,
-    )
-    sync_max_age: float = _row(
-        0.5,
-        "sync.max_age",
-        "pairs that arrived longer ago than this are dropped",
-        unit="s",
-        low=0.01,
-        high=3600.0,
-        live=True,
-    )
-    replay_seconds: float = _row(
-        1.0, "replay.seconds", "recent pairs kept for requests with a past stamp", unit="s", low=0.0, high=60.0
-    )
-    replay_max_mb: int = _row(256, "replay.max_mb", "memory for these pairs", unit="MB", low=1, high=65536)
-    modality_timeout: float = _row(
-        ModalitySettings.timeout,
-        "modality.timeout",
-        "of silence or of one and the same image, after which a camera counts as missing",
-        unit="s",
-        low=0.01,
-        high=60.0,
-        live=True,
-    )
-    modality_on_missing: str = _row(
-        ModalitySettings.on_missing,
-        "modality.on_missing",
-        "degrade goes on with the other camera, wait waits until both can be believed",
-        choices=ON_MISSING,
-        live=True,
-    )
-    registration_thermal_to_rgb: tuple[float, ...] = _row(
-        IDENTITY,
-        "registration.thermal_to_rgb",
-        "3x3 homography, row major, thermal pixels to RGB pixels, found by `ckd-tracker calibrate`; identity scales by "
-        "image size",
-        length=9,
-    )
-    lost_confidence: float = _row(
-        LostSettings.confidence,
-        "lost.confidence",
-        "a target under this confidence is uncertain",
-        low=0.0,
-        high=1.0,
-        live=True,
-    )
-    lost_recover: float = _row(
-        LostSettings.recover,
-        "lost.recover",
-        "an uncertain or lost target is tracked again from this confidence on",
-        low=0.0,
-        high=1.0,
-        live=True,
-    )
-    lost_after: int = _row(
-        LostSettings.after, "lost.after", "frames a target is uncertain before it is lost", low=0, high=1000, live=True
-    )
-    lost_give_up: float = _row(
-        LostSettings.give_up,
-        "lost.give_up",
-        "a lost target is searched for so long, then removed; 0: for ever",
-        unit="s",
-        low=0.0,
-        high=86400.0,
-        live=True,
-    )
-    lost_crops: int = _row(
-        LostSettings.crops,
-        "lost.crops",
-        "search crops a step for all targets that are uncertain or lost, at least one each",
-        low=1,
-        high=256,
-        live=True,
-    )
-    template_update: float = _row(
-        LostSettings.renew,
-        "template.update",
-        "a target that is well seen gets its present appearance as a second template so often; 0: never",
-        unit="s",
-        low=0.0,
-        high=3600.0,
-        live=True,
-    )
-    qos_reliability: str = _row(
-        "auto",
-        "qos.reliability",
-        "of the image subscriptions; auto asks what the publishers offer",
-        choices=("auto", "reliable", "best_effort"),
-    )
-    qos_depth: int = _row(5, "qos.depth", "queue of the image subscriptions", low=1, high=1000)
-    diagnostics_period: float = _row(
-        1.0, "diagnostics.period", "between two diagnostics messages", unit="s", low=0.1, high=60.0, live=True
-    )
-    debug_rate: float = _row(
-        10.0, "debug.rate", "largest rate of ~/debug_image", unit="Hz", low=0.1, high=240.0, live=True
-    )
-
-    def __post_init__(self) -> None:
-        if self.lost_recover < self.lost_confidence:
-            raise ParameterError(
-                f"lost.recover is {self.lost_recover:g}; it has to be at least lost.confidence, "
-                f"{self.lost_confidence:g}"
-            )
-        if self.sync_reuse and self.sync_policy != "nearest":
-            raise ParameterError(f"sync.reuse needs sync.policy nearest, which is {self.sync_policy}")
-
-    @property
-    def tracker_settings(self) -> TrackerSettings:
-        """What the tracker takes from these parameters."""
-        matrix = tuple(self.registration_thermal_to_rgb)
-        return TrackerSettings(
-            min_box_size=self.min_box_size,
-            thermal=ThermalSettings(
-                self.thermal_normalization, self.thermal_percentiles, self.thermal_range, self.thermal_smoothing
-            ),
-            registration=Registration(None if matrix == IDENTITY else matrix),
-        )
-
-    @property
-    def modality_settings(self) -> ModalitySettings:
-        """When a camera counts as missing."""
-        return ModalitySettings(self.modality_timeout, self.modality_on_missing)
-
-    @property
-    def lost_settings(self) -> LostSettings:
-        """When a target is lost."""
-        return LostSettings(
-            self.lost_confidence,
-            self.lost_recover,
-            self.lost_after,
-            self.lost_give_up,
-            self.lost_crops,
-            self.template_update,
-        )
-
-
-RULES: dict[str, Rule] = {row.name: row.metadata["rule"] for row in fields(Parameters)}
-"""By field of `Parameters`."""
-_FIELDS = {rule.name: name for name, rule in RULES.items()}
+def descriptor(rule: Rule, default: Any, *, read_only: bool) -> ParameterDescriptor:
+    """What `ros2 param describe` shows."""
+    text = f"{rule.meaning} [{rule.unit}]" if rule.unit else rule.meaning
+    described = ParameterDescriptor(description=text, additional_constraints=rule.allowed * bool(rule.choices))
+    described.read_only = read_only
+    if type(default) is int:
+        described.integer_range = [IntegerRange(from_value=int(rule.low), to_value=int(rule.high))]
+    elif type(default) is float:
+        described.floating_point_range = [FloatingPointRange(from_value=rule.low, to_value=rule.high)]
+    return described
 
 
 class ParameterTable:
@@ -341,19 +47,19 @@ class ParameterTable:
     def _declare(self, rule: Rule, default: Any) -> None:
         value = list(default) if isinstance(default, tuple) else default
         try:
-            self._node.declare_parameter(rule.name, value, rule.descriptor(default, read_only=not rule.live))
+            self._node.declare_parameter(rule.name, value, descriptor(rule, default, read_only=not rule.live))
         except (InvalidParameterValueException, InvalidParameterTypeException) as error:
-            descriptor = rule.descriptor(default, read_only=False)
-            self._node.declare_parameter(rule.name, value, descriptor, ignore_override=True)
+            described = descriptor(rule, default, read_only=False)
+            self._node.declare_parameter(rule.name, value, described, ignore_override=True)
             self._problems[rule.name] = f"parameter {rule.name}: {error}"
 
     def _check(self, given: Iterable[Parameter]) -> SetParametersResult:
         """Called by rclpy before values are set; what it accepts is set."""
-        given = {_FIELDS[parameter.name]: parameter.value for parameter in given if parameter.name in _FIELDS}
+        given = {FIELDS[parameter.name]: parameter.value for parameter in given if parameter.name in FIELDS}
         problems = [problem for name, value in given.items() if (problem := RULES[name].problem(value))]
         if not problems and given and self._complete:
             try:
-                values = Parameters(**{**self._values(), **{name: _frozen(value) for name, value in given.items()}})
+                values = Parameters(**{**self._values(), **{name: frozen(value) for name, value in given.items()}})
                 _ = values.tracker_settings, values.lost_settings  # what they refuse is refused here
             except ValueError as error:
                 problems = [str(error)]
@@ -374,43 +80,4 @@ class ParameterTable:
         return Parameters(**self._values())
 
     def _values(self) -> dict[str, Any]:
-        return {name: _frozen(self._node.get_parameter(rule.name).value) for name, rule in RULES.items()}
-
-
-def _frozen(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float)) else tuple(value)
-
-
-def as_yaml() -> str:
-    """The text of config/tracker.yaml: every parameter with its default, meaning, unit and allowed values."""
-    lines = [
-        "# Parameters of the tracker node. Written by `python -m ckd_tracker_ros.ros.parameters`.",
-        "# live: takes effect at the next pair. The others are read at start and stay while the node runs.",
-        "/**:",
-        "  ros__parameters:",
-    ]
-    group = ""
-    for row in fields(Parameters):
-        rule = RULES[row.name]
-        indent, name = "    ", rule.name
-        if "." in rule.name:
-            prefix, name = rule.name.split(".")
-            if prefix != group:
-                lines.append(f"    {prefix}:")
-            group, indent = prefix, "      "
-        limits = not isinstance(row.default, bool) and (rule.choices or math.isfinite(rule.high) or rule.length)
-        notes = [rule.meaning, rule.allowed if limits else "", "live" * rule.live]
-        lines += [f"{indent}# {'; '.join(filter(None, notes))}", f"{indent}{name}: {_yaml(row.default)}"]
-    return "\n".join(lines) + "\n"
-
-
-def _yaml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"[{', '.join(map(repr, value))}]" if isinstance(value, tuple) else str(value)
-
-
-if __name__ == "__main__":
-    import sys
-
-    sys.stdout.write(as_yaml())
+        return {name: frozen(self._node.get_parameter(rule.name).value) for name, rule in RULES.items()}

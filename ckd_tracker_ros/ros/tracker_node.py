@@ -14,11 +14,12 @@ from std_srvs.srv import SetBool, Trigger
 
 from ckd_tracker_msgs.srv import ReinitializeTargets, RemoveTargets
 from ckd_tracker_ros.images import to_ns
+from ckd_tracker_ros.parameters import Parameters
 from ckd_tracker_ros.ros import messages
 from ckd_tracker_ros.ros.inputs import Inputs, make_pairing
 from ckd_tracker_ros.ros.monitor import Monitor, Running, View
 from ckd_tracker_ros.ros.outputs import Outputs
-from ckd_tracker_ros.ros.parameters import Parameters, ParameterTable
+from ckd_tracker_ros.ros.parameters import ParameterTable
 from ckd_tracker_ros.ros.ring import Ring
 from ckd_tracker_ros.ros.roster import RequestError, Roster
 from ckd_tracker_ros.ros.statistics import Statistics
