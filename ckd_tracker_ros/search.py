@@ -39,6 +39,8 @@ MOST_OTHERS = 32
 RISE = 0.1
 """Share of a look-alike's rise that is believed in one step, when the target may be there too: that comes out of
 hiding in less time."""
+STEADY, STEADY_S = 0.3, 0.1
+"""Unless it was seen so near, in sizes, and so short a time ago, in seconds, and was once where the target cannot be."""
 BEATS_WEAK, BEATS_STRONG = 1.0, 2.0
 """A sighting whose score is so much better than that of a look-alike, as logits, is another thing: of clutter, and of
 what the network takes for the target rather than not."""
@@ -61,7 +63,8 @@ class Search:
 
     Attributes:
         seconds: since the target was last believed.
-        others: (N, 4) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen.
+        others: (N, 5) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen, and 1 where
+            they have been seen where the target could not be, or beside it; 0 where they only scored too little.
         tile: next crop of the sweep through the image.
         found: (4,) xywh box that may be the target, None when there is none.
         confirmed: frames in a row in which it was good enough; one that scores less than usual counts for less.
@@ -69,7 +72,7 @@ class Search:
     """
 
     seconds: float = 0.0
-    others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
     tile: int = 0
     found: Box | None = None
     confirmed: float = 0.0
@@ -77,13 +80,13 @@ class Search:
 
     def scaled(self, factor: float) -> Search:
         """In images that are so much larger; where nothing is followed from one frame to the next."""
-        return replace(self, others=self.others * (factor, factor, 1, 1), found=None, confirmed=0, refuted=0)
+        return replace(self, others=self.others * (factor, factor, 1, 1, 1), found=None, confirmed=0, refuted=0)
 
     @classmethod
     def of(cls, state: TargetState) -> Search:
         """A search for a target that was last believed in this state."""
         rivals = state.motion.rivals
-        return cls(others=np.column_stack([rivals, np.zeros(len(rivals))]))
+        return cls(others=np.column_stack([rivals, np.zeros(len(rivals)), np.ones(len(rivals))]))
 
 
 def expected(state: TargetState, seconds: float, image_size: tuple[int, int]) -> Box:
@@ -164,34 +167,35 @@ def update(
     age = search.seconds + seconds
     middle = boxes.xywh_to_cxcywh(expected(state, age, image_size))
     size = math.sqrt(middle[2] * middle[3])
-    known = np.concatenate([search.others + np.array([0, 0, 0, seconds]), _as_others(others)])
+    known = np.concatenate([search.others + np.array([0, 0, 0, seconds, 0]), _as_others(others)])
     single = sightings.single(SAME * size)
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
     owner = _assigned(centres, single.scores, known, size)
     too_far = np.linalg.norm(centres - middle[:2], axis=1) > reach(age) * size
     free = (owner < 0) & ~too_far & _fits(single.boxes, middle[2:])
     for number in np.flatnonzero(owner >= 0):
-        score = known[owner[number], 2]
-        rise = max(single.scores[number] - score, 0.0)
-        known[owner[number]] = *centres[number], score + rise * (1.0 if too_far[number] else RISE), 0.0
+        x, y, score, unseen, certain = known[owner[number]]
+        steady = certain and unseen <= STEADY_S and np.linalg.norm(centres[number] - (x, y)) <= STEADY * size
+        rise = max(single.scores[number] - score, 0.0) * (1.0 if too_far[number] or steady else RISE)
+        known[owner[number]] = *centres[number], score + rise, 0.0, max(certain, too_far[number])
     new = np.flatnonzero((owner < 0) & too_far)
     known = known[: len(search.others)]  # those that are tracked will be handed in again
-    known = np.concatenate([known, np.column_stack([centres[new], single.scores[new], np.zeros(len(new))])])
+    known = np.concatenate([known, np.column_stack([centres[new], single.scores[new], np.zeros(len(new)), np.ones(len(new))])])
     known = _merged(known[np.argsort(known[:, 3], kind="stable")], size)[:MOST_OTHERS]
     return replace(search, seconds=age, others=known), single[free]
 
 
 def _merged(known: NDArray, size: float) -> NDArray[np.float64]:
     """Look-alikes, the last seen first, without those that stand where another one was seen later: they are one, with
-    the higher score of both."""
+    the higher score of both, and certain if one was."""
     kept: list[NDArray] = []
     for entry in known:
         same = [other for other in kept if np.linalg.norm(other[:2] - entry[:2]) < SAME / 2 * size]
         if same:
-            same[0][2] = max(same[0][2], entry[2])
+            same[0][[2, 4]] = np.maximum(same[0][[2, 4]], entry[[2, 4]])
         else:
             kept.append(entry.copy())
-    return np.reshape(kept, (-1, 4))
+    return np.reshape(kept, (-1, 5))
 
 
 def reach(seconds: float) -> float:
@@ -229,12 +233,12 @@ def _fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
 
 
 def _as_others(tracked: Sequence[Box]) -> NDArray[np.float64]:
-    """(N, 4) as in `Search.others`, of targets that are seen now."""
-    return np.reshape([[*boxes.xywh_to_cxcywh(box)[:2], 1.0, 0.0] for box in tracked], (-1, 4))
+    """(N, 5) as in `Search.others`, of targets that are seen now."""
+    return np.reshape([[*boxes.xywh_to_cxcywh(box)[:2], 1.0, 0.0, 1.0] for box in tracked], (-1, 5))
 
 
 def _assigned(centres: NDArray, scores: NDArray, known: NDArray, size: float) -> NDArray[np.int64]:
-    """(K,) which of the (N, 4) look-alikes each of (K, 2) sightings is, -1 for none; each at most once."""
+    """(K,) which of the (N, 5) look-alikes each of (K, 2) sightings is, -1 for none; each at most once."""
     owner = np.full(len(centres), -1)
     distances = np.linalg.norm(centres[:, None] - known[:, :2], axis=-1)
     reach = (NOISE + np.minimum(DRIFT * known[:, 3], LARGEST_DRIFT)) * size
@@ -267,5 +271,5 @@ def weigh(search: Search, free: Sightings, weight: float, bad: bool) -> Search:
 
 def is_another(search: Search, box: Box, score: float) -> Search:
     """After what has this (4,) xywh box and score now turned out to be a look-alike."""
-    other = np.array([[*boxes.xywh_to_cxcywh(box)[:2], score, 0.0]])
+    other = np.array([[*boxes.xywh_to_cxcywh(box)[:2], score, 0.0, 0.0]])
     return replace(search, others=np.concatenate([other, search.others]))

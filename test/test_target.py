@@ -68,9 +68,9 @@ def test_a_target_is_resized_with_the_images(tracker):
     assert smaller.status is T and boxes.iou(2 * smaller.box, scene.boxes(1)[0]) > 0.7
     (larger,) = follow(tracker, targets, frames[2], LostSettings())
     assert larger.status is T and boxes.iou(larger.box, scene.boxes(2)[0]) > 0.7
-    lost = replace(smaller, believed=smaller.state, search=Search(others=np.array([[10.0, 20.0, 0.5, 1.0]])))
+    lost = replace(smaller, believed=smaller.state, search=Search(others=np.array([[10.0, 20.0, 0.5, 1.0, 1.0]])))
     again = resized(lost, frames[2])
-    assert again.search.others.tolist() == [[20.0, 40.0, 0.5, 1.0]]
+    assert again.search.others.tolist() == [[20.0, 40.0, 0.5, 1.0, 1.0]]
     np.testing.assert_allclose(again.believed.box, 2 * smaller.state.box)
     np.testing.assert_allclose(again.size, 2 * smaller.size)
     cut = replace(smaller, state=smaller.state.resized((320, 320)))
@@ -187,15 +187,36 @@ def test_what_is_looked_at_and_is_not_the_target_is_another_thing():
         plan = search.weigh(plan, sightings((30, 30, score)), 0.0, bad=True)
         assert plan.found is not None and not len(plan.others)
     plan = search.weigh(plan, sightings((30, 30, 0.5)), 0.0, bad=True)
-    assert plan.found is None and plan.others.tolist() == [[30, 30, 0.5, 0]]
+    assert plan.found is None and plan.others.tolist() == [[30, 30, 0.5, 0, 0]]
     _, free = search.update(plan, state_at(30, 30), SIZE, sightings((30, 30, 0.7), (56, 30, 0.95)), (), STEP)
     assert free.scores.tolist() == [0.95]
 
 
 def test_look_alikes_in_one_place_are_one():
-    others = np.array([[100.0, 100, 0.4, 0.0], [104, 100, 0.9, 0.5], [300, 100, 0.6, 0.1]])
+    others = np.array([[100.0, 100, 0.4, 0.0, 0], [104, 100, 0.9, 0.5, 1], [300, 100, 0.6, 0.1, 0]])
     plan, _ = search.update(Search(others=others), state_at(500, 400), SIZE, sightings(), (), STEP)
-    assert plan.others[:, :3].tolist() == [[100, 100, 0.9], [300, 100, 0.6]]
+    assert plan.others[:, [0, 1, 2, 4]].tolist() == [[100, 100, 0.9, 1], [300, 100, 0.6, 0]]
+
+
+def test_a_strong_look_alike_that_was_not_seen_is_looked_at():
+    def second(*others, seconds=3.0):
+        plan = Search(seconds=seconds, others=np.array(others, float))
+        chosen, _ = search.places(plan, state_at(100, 100), SIZE, 4.0, 3, False)
+        return tuple(boxes.xywh_to_cxcywh(chosen[1])[:2])
+
+    unseen, covered, weak = (420, 100, 0.9, 0.1, 1), (120, 100, 0.9, 0.5, 1), (300, 300, 0.2, 0.5, 1)
+    assert second(unseen, covered, weak) == (420, 100)
+    assert second(unseen, (500, 300, 0.9, 0.3, 1)) == (500, 300), "unseen for longest"
+    assert second((420, 100, 0.9, 0.0, 1)) != (420, 100), "just seen"
+    assert second(unseen, seconds=0.1) != (420, 100), "too far away to be taken for it soon"
+
+
+@pytest.mark.parametrize(("certain", "taken"), [(1, []), (0, [0.9])])
+def test_a_look_alike_that_comes_out_of_hiding_is_still_itself(certain, taken):
+    plan = Search(seconds=1.0, others=np.array([[120.0, 100, 0.3, 0.0, certain]]))
+    for score in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        plan, free = search.update(plan, state_at(100, 100), SIZE, sightings((122, 100, score)), (), STEP)
+    assert free.scores.tolist() == taken, "what only scored too little may have been the target all the time"
 
 
 def test_a_target_that_was_found_as_another_thing_changes_over_to_itself(tracker):
