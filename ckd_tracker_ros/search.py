@@ -40,7 +40,7 @@ RISE = 0.1
 """Share of a look-alike's rise that is believed in one step, when the target may be there too: that comes out of
 hiding in less time."""
 STEADY, STEADY_S = 0.3, 0.1
-"""Unless it was seen so near, in sizes, and so short a time ago, in seconds, and was once where the target cannot be."""
+"""Unless it was seen so near, in sizes, so few seconds ago, and has come from where the target cannot be."""
 BEATS_WEAK, BEATS_STRONG = 1.0, 2.0
 """A sighting whose score is so much better than that of a look-alike, as logits, is another thing: of clutter, and of
 what the network takes for the target rather than not."""
@@ -51,8 +51,8 @@ CONFIRM, REFUTE = 2, 4
 SHORT = 1.0
 """What scores less than the target usually does, by a logit of 1, has to be seen this power of e times as long."""
 STRONG, COVERED = 0.4, 0.4
-"""Look-alikes with this score are looked after: in a crop of their own, unless they lie in another one's middle, so many
-sides of it from its centre."""
+"""Look-alikes with this score are looked after: in a crop of their own, unless another one has them in its middle, so
+many sides of it from its centre."""
 CERTAIN = 0.9
 """Scores above this say no more: how much above it a crop shows something depends on where it lies in the crop."""
 
@@ -63,8 +63,9 @@ class Search:
 
     Attributes:
         seconds: since the target was last believed.
-        others: (N, 5) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen, and 1 where
-            they have been seen where the target could not be, or beside it; 0 where they only scored too little.
+        others: (N, 5) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen, and 1 while
+            it is certain that they are another thing: seen where the target could not be, or beside it, and step by
+            step since then.
         tile: next crop of the sweep through the image.
         found: (4,) xywh box that may be the target, None when there is none.
         confirmed: frames in a row in which it was good enough; one that scores less than usual counts for less.
@@ -177,10 +178,12 @@ def update(
         x, y, score, unseen, certain = known[owner[number]]
         steady = certain and unseen <= STEADY_S and np.linalg.norm(centres[number] - (x, y)) <= STEADY * size
         rise = max(single.scores[number] - score, 0.0) * (1.0 if too_far[number] or steady else RISE)
-        known[owner[number]] = *centres[number], score + rise, 0.0, max(certain, too_far[number])
+        known[owner[number]] = *centres[number], score + rise, 0.0, bool(too_far[number] or steady)
     new = np.flatnonzero((owner < 0) & too_far)
     known = known[: len(search.others)]  # those that are tracked will be handed in again
-    known = np.concatenate([known, np.column_stack([centres[new], single.scores[new], np.zeros(len(new)), np.ones(len(new))])])
+    known = np.concatenate(
+        [known, np.column_stack([centres[new], single.scores[new], np.zeros(len(new)), np.ones(len(new))])]
+    )
     known = _merged(known[np.argsort(known[:, 3], kind="stable")], size)[:MOST_OTHERS]
     return replace(search, seconds=age, others=known), single[free]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,11 @@ class Target:
         return cls(id, label, state, state.box[2:], renewed_ns=state.motion.stamp_ns)
 
     @property
+    def on_trial(self) -> bool:
+        """Whether it is TRACKING, and may turn out to be another thing."""
+        return self.trial > 0 and self.status is Status.TRACKING
+
+    @property
     def box(self) -> NDArray[np.float64]:
         """(4,) xywh in RGB pixels: the last estimate, or the start box where there is none yet."""
         return self.state.box if self.estimate is None else self.estimate.box
@@ -131,39 +137,43 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
     if believed and estimate.confidence >= settings.confidence:
         now = _believed(target, state, estimate, frame)
         trial = target.trial - target.state.motion.elapsed(frame.stamp_ns)
-        return now if trial <= 0 else replace(now, believed=target.believed, search=target.search, trial=trial)
+        return now if trial <= 0 else replace(now, **{**_doubts(target), "trial": trial})
     if not believed and estimate.confidence >= _half_way(settings):
         plan = replace(target.search, seconds=target.search.seconds + target.state.motion.elapsed(frame.stamp_ns))
         if search.may_be(plan, target.believed, frame.size, estimate.box, estimate.peak):
             if target.status is Status.UNCERTAIN:
-                return _believed(target, state, estimate, frame)
+                now = _believed(target, state, estimate, frame)
+                return replace(now, **_doubts(target)) if target.trial else now
         else:
             estimate = replace(estimate, confidence=settings.confidence)  # sure of what is not the target
-    anchor = _as_large_as(target.size, target.state) if believed else target.believed
+    anchor, plan = target.believed, target.search
+    if believed and plan is None:
+        anchor = _as_large_as(target.size, target.state)
+        plan = Search.of(anchor)
     uncertain = target.frames_uncertain + 1
     status = Status.UNCERTAIN if uncertain <= settings.after else Status.LOST
     if status is Status.UNCERTAIN:  # what is not believed does not teach how the target moves
-        state = replace(state, motion=replace(state.motion, velocity=anchor.motion.velocity))
+        state = replace(state, motion=replace(state.motion, velocity=target.state.motion.velocity))
     return replace(
         target,
         state=state,
+        size=anchor.box[2:],  # on trial it may have been another thing's
         estimate=estimate,
         status=status,
         frames_lost=target.frames_lost + (status is Status.LOST),
         frames_uncertain=uncertain,
         believed=anchor,
-        search=_begun(anchor, target.search) if believed else target.search,
-        trial=0.0,
+        search=plan,  # what was on trial is searched for as before it was found
+        trial=target.trial if status is Status.UNCERTAIN else 0.0,
     )
 
 
-def _begun(anchor: TargetState, trial: Search | None) -> Search:
-    """A search that begins, with what was learnt by the one before if that is not long ago."""
-    begun = Search.of(anchor)
-    return begun if trial is None else replace(begun, others=np.concatenate([begun.others, trial.others]))
+def _doubts(target: Target) -> dict[str, Any]:
+    """What is kept while it is doubted that what was found again is the target."""
+    return {"believed": target.believed, "search": target.search, "trial": target.trial}
 
 
-def _on_trial(target: Target, believed: TargetState, plan: Search) -> Target:
+def _put_on_trial(target: Target, believed: TargetState, plan: Search) -> Target:
     """A target that was just found again."""
     plan = replace(plan, found=None, confirmed=0, refuted=0)
     return replace(target, believed=believed, search=plan, trial=TRIAL_S)
@@ -219,7 +229,9 @@ def _search(
     queries, plans = [], []
     for number in searched:
         target, lost = now[number], before[number].status is Status.LOST
-        count = min(share, TRIAL_CROPS) if target.trial else max(share - 1, int(lost))  # all have had one of their own
+        count = (
+            min(share, TRIAL_CROPS) if target.on_trial else max(share - 1, int(lost))
+        )  # all have had one of their own
         sweep_only = not lost and target.search.found is None
         chosen, plan = search.places(
             target.search, target.believed, frame.size, tracker.search_factor, count, sweep_only
@@ -247,21 +259,21 @@ def _found(
     seconds = before.state.motion.elapsed(frame.stamp_ns)
     if target.status is Status.LOST:  # where the tracker holds on to something, that is seen best
         seen = seen.plus(target.estimate.box, target.estimate.peak)
-    if target.trial:  # what it was found as is not found once more
+    if target.on_trial:  # what it was found as is not found once more
         others = [*others, target.box]
     plan, free = search.update(plan, believed, frame.size, seen, others, seconds)
-    if before.status is not Status.LOST and not target.trial:
+    if before.status is not Status.LOST and not target.on_trial:
         return replace(target, search=plan)  # the tracker itself says where it is; the search learns what it is not
     best, second = free.two_best()
     held = len(free.crops) and free.crops[0] < 0  # by the tracker, which saw what is beside it too
     confidence = target.estimate.confidence if held else tracker.confidence(best, second)
     good = confidence >= (_half_way(settings) if held else settings.recover)
     weight = good * search.weight(best, target.usual)
-    if target.trial:
+    if target.on_trial:
         weight *= search.much_better(best, target.estimate.peak, BETTER)
     plan = search.weigh(plan, free, weight, confidence < settings.confidence)
-    if plan.confirmed >= (BETTER_FOR if target.trial else search.CONFIRM):
-        if target.trial:
+    if plan.confirmed >= (BETTER_FOR if target.on_trial else search.CONFIRM):
+        if target.on_trial:
             plan = search.is_another(plan, target.box, target.estimate.peak)
         motion = Motion(frame.stamp_ns, rivals=plan.others[:, :3])
         state = replace(believed, box=plan.found, motion=motion)
@@ -269,8 +281,8 @@ def _found(
             target.estimate, box=plan.found, confidence=confidence, peak=best, windowed_peak=best, second_peak=second
         )
         now = replace(target, state=state, estimate=estimate, status=Status.TRACKING, frames_lost=0, frames_uncertain=0)
-        return _on_trial(now, believed, plan)
-    if target.trial:
+        return _put_on_trial(now, believed, plan)
+    if target.on_trial:
         return replace(target, search=plan)
     status = Status.REMOVED if 0 < settings.give_up <= plan.seconds else target.status
     return replace(target, believed=believed, status=status, search=plan)

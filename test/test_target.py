@@ -181,6 +181,23 @@ def test_a_target_learns_what_it_usually_scores_but_not_from_what_may_be_another
     assert on_trial.trial == 0 and on_trial.search is None and on_trial.believed is None
 
 
+def test_what_fails_its_trial_is_searched_for_as_before(judged):
+    frame, start, state, estimate = judged
+    where = boxes.cxcywh_to_xywh(np.array([*boxes.xywh_to_cxcywh(state.box)[:2], 50, 50]))
+    original = replace(start, box=where)
+    plan = Search(seconds=2.0, others=np.array([[9.0, 9, 0.5, 0, 1]]))
+    target = replace(Target.begin("a", "", start), size=np.array([9.0, 9]), believed=original, search=plan, trial=4.0)
+    weak, strong = replace(estimate, confidence=0.1), replace(estimate, box=where, confidence=0.9, peak=0.9)
+    doubted = judge(target, state, weak, frame, LostSettings())
+    assert doubted.status is U and doubted.believed is original and doubted.search is plan
+    assert doubted.size.tolist() == [50, 50] and doubted.trial == 4 and not doubted.on_trial
+    again = judge(doubted, state, strong, frame, LostSettings())
+    assert again.on_trial and again.believed is original, "a look away is no acquittal"
+    for _ in range(6):
+        doubted = judge(doubted, state, weak, frame, LostSettings())
+    assert doubted.status is L and not doubted.trial and doubted.search is plan
+
+
 def test_what_is_looked_at_and_is_not_the_target_is_another_thing():
     plan = Search()
     for score in (0.5, 0.6, 0.4):
