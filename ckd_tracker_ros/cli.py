@@ -223,9 +223,11 @@ def bag(
 
 def node_parameters(file: Path | None, **given: Any) -> Any:
     """The node's parameters from a file, with those that were given as options (None: not) in their place."""
-    from ckd_tracker_ros.parameters import RULES, ParameterError, Parameters, read_yaml
+    from ckd_tracker_ros.parameters import NO_SIZES, RULES, ParameterError, Parameters, read_yaml
 
     given = {name: value for name, value in given.items() if value is not None}
+    if "registration_thermal_to_rgb" in given:  # the file's sizes belong to the file's homography
+        given["registration_sizes"] = NO_SIZES
     if problem := next(filter(None, (RULES[name].problem(value) for name, value in given.items())), ""):
         fail(problem)
     with reported(ParameterError, OSError):

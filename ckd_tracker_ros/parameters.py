@@ -21,6 +21,8 @@ ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 """How parameters begin that every node has."""
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
+NO_SIZES = (0, 0, 0, 0)
+
 
 class ParameterError(ValueError):
     """A parameter has a value that the node cannot work with; the message names both and what is allowed."""
@@ -211,6 +213,16 @@ class Parameters:
         "image size",
         length=9,
     )
+    registration_sizes: tuple[int, ...] = _row(
+        NO_SIZES,
+        "registration.sizes",
+        "RGB width and height, thermal width and height that the homography was found with; images of other sizes are "
+        "scaled; zeros: it is for the images as they come",
+        unit="px",
+        low=0,
+        high=65536,
+        length=4,
+    )
     lost_confidence: float = _row(
         LostSettings.confidence,
         "lost.confidence",
@@ -276,19 +288,21 @@ class Parameters:
                 f"lost.recover is {self.lost_recover:g}; it has to be at least lost.confidence, "
                 f"{self.lost_confidence:g}"
             )
+        if any(self.registration_sizes) and not all(self.registration_sizes):
+            raise ParameterError(f"registration.sizes is {list(self.registration_sizes)}; all or none have to be 0")
         if self.sync_reuse and self.sync_policy != "nearest":
             raise ParameterError(f"sync.reuse needs sync.policy nearest, which is {self.sync_policy}")
 
     @property
     def tracker_settings(self) -> TrackerSettings:
         """What the tracker takes from these parameters."""
-        matrix = tuple(self.registration_thermal_to_rgb)
+        matrix, sizes = tuple(self.registration_thermal_to_rgb), tuple(self.registration_sizes)
         return TrackerSettings(
             min_box_size=self.min_box_size,
             thermal=ThermalSettings(
                 self.thermal_normalization, self.thermal_percentiles, self.thermal_range, self.thermal_smoothing
             ),
-            registration=Registration(None if matrix == IDENTITY else matrix),
+            registration=Registration(None if matrix == IDENTITY else matrix, None if sizes == NO_SIZES else sizes),
         )
 
     @property
@@ -373,9 +387,9 @@ def _checked(name: str, value: Any, path: str | Path) -> Any:
         raise ParameterError(f"{path}: no parameter {name}{f'; is {near[0]} meant?' if near else ''}")
     rule, default = RULES[FIELDS[name]], getattr(Parameters(), FIELDS[name])
     numbers = isinstance(default, tuple) and isinstance(value, list)
-    if not (all(type(number) is float for number in value) if numbers else type(value) is type(default)):
+    if not (all(type(one) is type(default[0]) for one in value) if numbers else type(value) is type(default)):
         kind = {bool: "true or false", int: "a whole number", float: "a number with a point", str: "a text"}
-        wanted = kind.get(type(default), f"{rule.length} numbers with points")
+        wanted = kind.get(type(default)) or f"{rule.length} times {kind[type(default[0])]}"
         raise ParameterError(f"{path}: {name} is {value!r}; it has to be {wanted}")
     if problem := rule.problem(value):
         raise ParameterError(f"{path}: {problem}")

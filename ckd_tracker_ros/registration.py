@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -28,14 +29,21 @@ class Registration:
     Attributes:
         thermal_to_rgb: nine numbers, row major: homography from thermal pixels to RGB pixels. None: the images show
             the same view and differ in size at most.
+        sizes: RGB width and height, thermal width and height that the homography was found with; images of other sizes
+            show the same views, scaled. None: the homography is for the images as they are.
 
     Raises:
-        RegistrationError: not nine finite numbers, or a matrix that cannot be inverted.
+        RegistrationError: not nine finite numbers, a matrix that cannot be inverted, or not four sizes above 0.
     """
 
     thermal_to_rgb: tuple[float, ...] | None = None
+    sizes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.sizes is not None and (len(self.sizes) != 4 or min(self.sizes) < 1):
+            raise RegistrationError(
+                f"sizes is {list(self.sizes)}; it needs RGB width and height and thermal width and height, above 0"
+            )
         if self.thermal_to_rgb is None:
             return
         matrix = np.asarray(self.thermal_to_rgb, np.float64).ravel()
@@ -53,21 +61,29 @@ class Registration:
             image_size: the image of that modality.
 
         Raises:
-            RegistrationError: no homography is set and the images differ in aspect ratio.
+            RegistrationError: no homography is set and the images differ in aspect ratio; or one is, and an image has
+                another aspect ratio than what it was found with.
         """
         if modality == "rgb":
             return np.eye(3)
-        if self.thermal_to_rgb is not None:
-            inverse = np.linalg.inv(np.reshape(self.thermal_to_rgb, (3, 3)))
-            return inverse / inverse[2, 2]
-        scale_x, scale_y = image_size[0] / rgb_size[0], image_size[1] / rgb_size[1]
-        if abs(scale_x / scale_y - 1) > ASPECT_TOLERANCE:
-            raise RegistrationError(
-                f"thermal image {image_size[0]}x{image_size[1]} and RGB image {rgb_size[0]}x{rgb_size[1]} differ in "
-                "aspect ratio: set registration.thermal_to_rgb, which `ckd-tracker calibrate` finds"
-            )
-        # pixel centres, not corners, lie at whole numbers: as cv2.resize has it
-        return np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
+        if self.thermal_to_rgb is None:
+            if not _alike(rgb_size, image_size):
+                raise RegistrationError(
+                    f"thermal image {image_size[0]}x{image_size[1]} and RGB image {rgb_size[0]}x{rgb_size[1]} differ "
+                    "in aspect ratio: set registration.thermal_to_rgb, which `ckd-tracker calibrate` finds"
+                )
+            return _scaling(rgb_size, image_size)
+        matrix = np.linalg.inv(np.reshape(self.thermal_to_rgb, (3, 3)))
+        if self.sizes is not None:
+            rgb, thermal = self.sizes[:2], self.sizes[2:]
+            for name, size, wanted in (("RGB", rgb_size, rgb), ("thermal", image_size, thermal)):
+                if not _alike(size, wanted):
+                    raise RegistrationError(
+                        f"{name} image {size[0]}x{size[1]} and registration.sizes, {wanted[0]}x{wanted[1]}, differ in "
+                        "aspect ratio: run `ckd-tracker calibrate` with these images"
+                    )
+            matrix = _scaling(thermal, image_size) @ matrix @ _scaling(rgb_size, rgb)
+        return matrix / matrix[2, 2]
 
     def thermal_box(self, box: ArrayLike, rgb_size: Size, thermal_size: Size) -> NDArray[np.float64]:
         """(4,) xywh box in RGB pixels -> the upright box around it in thermal pixels, not clipped."""
@@ -75,3 +91,15 @@ class Registration:
         corners = np.array([[[left, top], [right, top], [right, bottom], [left, bottom]]])
         mapped = cv2.perspectiveTransform(corners, self.matrix("thermal", rgb_size, thermal_size))[0] + 0.5
         return boxes.xyxy_to_xywh(np.concatenate([mapped.min(axis=0), mapped.max(axis=0)]))
+
+
+def _alike(size: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether images of these widths and heights have one aspect ratio."""
+    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= ASPECT_TOLERANCE
+
+
+def _scaling(before: Sequence[int], after: Sequence[int]) -> NDArray[np.float64]:
+    """(3, 3) from pixels of an image to those of the same image in another size."""
+    scale_x, scale_y = after[0] / before[0], after[1] / before[1]
+    # pixel centres, not corners, lie at whole numbers: as cv2.resize has it
+    return np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])

@@ -18,6 +18,7 @@ from ckd_tracker_ros.alignment import AlignmentError
 from ckd_tracker_ros.alignment.blocks import MODELS, Matches, distances, fit
 from ckd_tracker_ros.alignment.edges import field_of, scaling
 from ckd_tracker_ros.frame import Image, RgbtFrame
+from ckd_tracker_ros.parameters import read_yaml
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.sequences import SequenceError, open_sequence
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
@@ -182,7 +183,8 @@ def test_the_command_writes_what_the_node_reads_and_a_picture(tmp_path: Path) ->
     nine = yaml.safe_load(text)["/**"]["ros__parameters"]["registration"]["thermal_to_rgb"]
     assert all(isinstance(value, float) for value in nine) and "räum lich" in text
     assert error_px(np.reshape(nine, (3, 3)), KNOWN) < LIMIT_PX
-    Registration(tuple(nine))
+    registration = read_yaml(tmp_path / "out" / "registration.yaml").tracker_settings.registration
+    assert registration == Registration(tuple(nine), (640, 480, 640, 480))
     assert f"--thermal-to-rgb {','.join(map(str, nine))}" in output
     picture = cv2.imread(str(tmp_path / "out" / "overlay.png"))
     assert picture.shape == (480, 1280, 3)

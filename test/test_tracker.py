@@ -82,6 +82,16 @@ def test_a_thermal_image_of_other_size_shows_the_same_place():
     np.testing.assert_allclose(registration.thermal_box((300, 200, 60, 48), (640, 480), (160, 120)), (75, 50, 15, 12))
 
 
+@given(st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([0.25, 1.0, 2.0]))
+def test_a_homography_follows_cameras_that_change_their_size(rgb, thermal):
+    nine = (1.9, 0.1, 30.0, -0.1, 2.1, 10.0, 1e-4, 0.0, 1.0)
+    box, factors = np.array([130.0, 110, 40, 20]), np.array([rgb] * 4)
+    known = Registration(nine, (640, 480, 320, 240))
+    sizes = (int(640 * rgb), int(480 * rgb)), (int(320 * thermal), int(240 * thermal))
+    expected = thermal * Registration(nine).thermal_box(box, (640, 480), (320, 240))
+    np.testing.assert_allclose(known.thermal_box(box * factors, *sizes), expected, rtol=1e-9)
+
+
 def test_geometry_that_does_not_fit_is_refused():
     with pytest.raises(RegistrationError, match="640x512.*1920x1080.*thermal_to_rgb"):
         Registration().matrix("thermal", (1920, 1080), (640, 512))
@@ -89,6 +99,10 @@ def test_geometry_that_does_not_fit_is_refused():
         Registration((1.0, 2.0))
     with pytest.raises(RegistrationError, match="inverted"):
         Registration((0.0,) * 9)
+    with pytest.raises(RegistrationError, match="sizes is .640, 480, 0, 0."):
+        Registration(sizes=(640, 480, 0, 0))
+    with pytest.raises(RegistrationError, match="RGB image 640x360 and registration.sizes, 640x480"):
+        Registration((1, 0, 0, 0, 1, 0, 0, 0, 1), (640, 480, 320, 240)).matrix("thermal", (640, 360), (320, 240))
     shift = Registration((2, 0, 30, 0, 2, 10, 0, 0, 1))
     np.testing.assert_allclose(shift.thermal_box((130, 110, 40, 20), (640, 480), (320, 200)), (50.25, 50.25, 20, 10))
 

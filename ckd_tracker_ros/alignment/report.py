@@ -36,6 +36,7 @@ def as_yaml(alignment: Alignment, source: str) -> str:
         f"# Two halves of the images differ by {alignment.spread:.2f} RGB pixels in the centre.\n"
         "/**:\n  ros__parameters:\n    registration:\n"
         f"      thermal_to_rgb: [{', '.join(map(repr, numbers(alignment)))}]\n"
+        f"      sizes: [{', '.join(str(side) for _, size in _sizes(alignment) for side in size)}]\n"
     )
 
 
