@@ -161,6 +161,7 @@ class Peak:
 
 
 LEAST_OTHER = 0.1
+"""Scores under this are no sighting of anything."""
 
 
 def find_peak(score: NDArray, size: NDArray, offset: NDArray, window: NDArray) -> Peak:

@@ -27,6 +27,7 @@ REACH = 0.7
 KEEP_RIVAL = 0.97
 """Share of a look-alike's score that is remembered, a step."""
 MOST_RIVALS = 8
+"""How many look-alikes are remembered: the best."""
 LEARN_SPREAD = 0.1
 LEARN_VELOCITY = 0.3
 KEEP_VELOCITY = 0.9
