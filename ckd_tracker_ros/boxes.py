@@ -11,6 +11,8 @@ Every function takes ``(..., 4)`` arrays and returns float64 arrays of the broad
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -81,10 +83,13 @@ def clip(boxes: ArrayLike, width: int, height: int, min_size: float) -> Boxes:
     return corners
 
 
+def same_proportions(size: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether widths and heights differ by one factor, but for rounding."""
+    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= SAME_PROPORTIONS
+
+
 def resizing(before: tuple[int, int] | None, now: tuple[int, int]) -> float:
     """From pixels of one image size (width, height) to those of another; 1 where the proportions are others, or one of
     the sizes is not known: then nothing says where anything is now."""
-    if before is None or 0 in before:
-        return 1.0
-    across, down = (after / old for after, old in zip(now, before, strict=True))
-    return across if abs(across / down - 1) < SAME_PROPORTIONS else 1.0
+    known = before is not None and 0 not in before
+    return now[0] / before[0] if known and same_proportions(now, before) else 1.0

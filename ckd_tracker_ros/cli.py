@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ckd_tracker_ros.modality import ModalitySettings
 from ckd_tracker_ros.pairing import PairingSettings
 
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
@@ -32,6 +33,17 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N; tensorrt for
 Params = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Parameter file of the node; options given here go before it.")
 ]
+ThermalToRgb = Annotated[str, typer.Option(metavar="NUMBERS", help="As registration.thermal_to_rgb: nine.")]
+# Options that stand for one of the node's parameters: without them --params says it, or the node's own default.
+Slop = Annotated[
+    float | None, typer.Option(help="As sync.slop of the node [s].", show_default=str(PairingSettings.slop))
+]
+ThermalDelay = Annotated[
+    float | None, typer.Option(help="As sync.thermal_delay [s].", show_default=str(PairingSettings.thermal_delay))
+]
+Reuse = Annotated[bool | None, typer.Option("--reuse/--no-reuse", help="As sync.reuse.", show_default="no-reuse")]
+NodeDevice = Annotated[str | None, typer.Option(help="As device.", show_default="auto")]
+Precision = Annotated[str | None, typer.Option(help="As precision.", show_default="auto")]
 Track = Annotated[str, typer.Option(help="Track of the source that is followed; default: its first.")]
 
 Names = Annotated[str, typer.Option(help="Sequences: names with commas between, or a file of lines. Default: all.")]
@@ -75,7 +87,7 @@ def track(
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="Number format of the network.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of the network; 0: torch's choice.")] = 0,
-    thermal_to_rgb: Annotated[str, typer.Option(metavar="NUMBERS", help="As registration.thermal_to_rgb: nine.")] = "",
+    thermal_to_rgb: ThermalToRgb = "",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/track"),
     video: Annotated[bool, typer.Option("--video", help="Also write overlay.mp4, RGB with thermal beside it.")] = False,
 ) -> None:
@@ -148,17 +160,25 @@ def bag(
     start: Annotated[float, typer.Option(help="Pair of the boxes, seconds after the first one.")] = 0.0,
     stamp: Annotated[str, typer.Option(metavar="SECONDS", help="Or: RGB stamp of the image of the boxes.")] = "",
     params: Params = None,
-    slop: Annotated[float | None, typer.Option(help="As sync.slop of the node [s].")] = None,
-    queue_size: Annotated[int | None, typer.Option(help="As sync.queue_size.")] = None,
-    thermal_delay: Annotated[float | None, typer.Option(help="As sync.thermal_delay [s].")] = None,
-    reuse: Annotated[bool | None, typer.Option("--reuse/--no-reuse", help="As sync.reuse.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="As modality.timeout [s].")] = None,
-    on_missing: Annotated[str | None, typer.Option(help="As modality.on_missing.")] = None,
-    thermal_to_rgb: Annotated[str, typer.Option(metavar="NUMBERS", help="As registration.thermal_to_rgb: nine.")] = "",
-    model: Annotated[str | None, typer.Option(help="As model: a file, or the name of an installed one.")] = None,
-    device: Annotated[str | None, typer.Option(help="As device.")] = None,
-    precision: Annotated[str | None, typer.Option(help="As precision.")] = None,
-    threads: Annotated[int | None, typer.Option(min=0, help="As threads.")] = None,
+    slop: Slop = None,
+    queue_size: Annotated[
+        int | None, typer.Option(help="As sync.queue_size.", show_default=str(PairingSettings.queue_size))
+    ] = None,
+    thermal_delay: ThermalDelay = None,
+    reuse: Reuse = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="As modality.timeout [s].", show_default=str(ModalitySettings.timeout))
+    ] = None,
+    on_missing: Annotated[
+        str | None, typer.Option(help="As modality.on_missing.", show_default=ModalitySettings.on_missing)
+    ] = None,
+    thermal_to_rgb: ThermalToRgb = "",
+    model: Annotated[
+        str | None, typer.Option(help="As model: a file or an installed one.", show_default="ckd_tiny")
+    ] = None,
+    device: NodeDevice = None,
+    precision: Precision = None,
+    threads: Annotated[int | None, typer.Option(min=0, help="As threads.", show_default="0")] = None,
     out: Annotated[Path, typer.Option(help="Bag to write, a new folder.")] = Path("out/bag"),
     storage: Annotated[str, typer.Option(help="sqlite3 or mcap.")] = "sqlite3",
 ) -> None:
@@ -222,7 +242,7 @@ def bag(
 
 
 def node_parameters(file: Path | None, **given: Any) -> Any:
-    """The node's parameters from a file, with those that were given as options (None: not) in their place."""
+    """`Parameters`: the node's from a file, with those that were given as options (None: not) in their place."""
     from ckd_tracker_ros.parameters import NO_SIZES, RULES, ParameterError, Parameters, read_yaml
 
     given = {name: value for name, value in given.items() if value is not None}
@@ -254,14 +274,18 @@ def doctor(
     thermal: Annotated[str, typer.Option(metavar="TOPIC", help="Default: thermal/image_raw, or by its name.")] = "",
     seconds: Annotated[float, typer.Option(min=0, help="How much is looked at. Default: 10 live, 30 of a bag.")] = 0.0,
     params: Params = None,
-    slop: Annotated[float | None, typer.Option(help="As sync.slop of the node [s].")] = None,
-    thermal_delay: Annotated[float | None, typer.Option(help="As sync.thermal_delay [s].")] = None,
-    reuse: Annotated[bool | None, typer.Option("--reuse/--no-reuse", help="As sync.reuse.")] = None,
-    thermal_to_rgb: Annotated[str, typer.Option(metavar="NUMBERS", help="As registration.thermal_to_rgb: nine.")] = "",
-    reliability: Annotated[str | None, typer.Option(help="As qos.reliability: auto, reliable, best_effort.")] = None,
-    model: Annotated[str | None, typer.Option(help='As model; "": model and device are not looked at.')] = None,
-    device: Annotated[str | None, typer.Option(help="As device.")] = None,
-    precision: Annotated[str | None, typer.Option(help="As precision.")] = None,
+    slop: Slop = None,
+    thermal_delay: ThermalDelay = None,
+    reuse: Reuse = None,
+    thermal_to_rgb: ThermalToRgb = "",
+    reliability: Annotated[
+        str | None, typer.Option(help="As qos.reliability: auto, reliable, best_effort.", show_default="auto")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help='As model; "": model and device are not looked at.', show_default="ckd_tiny")
+    ] = None,
+    device: NodeDevice = None,
+    precision: Precision = None,
     json: Annotated[bool, typer.Option("--json", help="For machines: findings and what was measured.")] = False,
 ) -> None:
     """Say what is wrong with two cameras, live or in a bag, and what to set.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -10,9 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ckd_tracker_ros import boxes
-
-ASPECT_TOLERANCE = 0.02
-"""Aspect ratios may differ by this share before scaling by image size is refused (rounding of odd sizes)."""
 
 Size = tuple[int, int]
 """Width, height in pixels."""
@@ -67,22 +63,22 @@ class Registration:
         if modality == "rgb":
             return np.eye(3)
         if self.thermal_to_rgb is None:
-            if not _alike(rgb_size, image_size):
+            if not boxes.same_proportions(rgb_size, image_size):
                 raise RegistrationError(
                     f"thermal image {image_size[0]}x{image_size[1]} and RGB image {rgb_size[0]}x{rgb_size[1]} differ "
                     "in aspect ratio: set registration.thermal_to_rgb, which `ckd-tracker calibrate` finds"
                 )
-            return _scaling(rgb_size, image_size)
+            return scaling(rgb_size, image_size)
         matrix = np.linalg.inv(np.reshape(self.thermal_to_rgb, (3, 3)))
         if self.sizes is not None:
             rgb, thermal = self.sizes[:2], self.sizes[2:]
             for name, size, wanted in (("RGB", rgb_size, rgb), ("thermal", image_size, thermal)):
-                if not _alike(size, wanted):
+                if not boxes.same_proportions(size, wanted):
                     raise RegistrationError(
                         f"{name} image {size[0]}x{size[1]} and registration.sizes, {wanted[0]}x{wanted[1]}, differ in "
                         "aspect ratio: run `ckd-tracker calibrate` with these images"
                     )
-            matrix = _scaling(thermal, image_size) @ matrix @ _scaling(rgb_size, rgb)
+            matrix = scaling(thermal, image_size) @ matrix @ scaling(rgb_size, rgb)
         return matrix / matrix[2, 2]
 
     def thermal_box(self, box: ArrayLike, rgb_size: Size, thermal_size: Size) -> NDArray[np.float64]:
@@ -93,13 +89,10 @@ class Registration:
         return boxes.xyxy_to_xywh(np.concatenate([mapped.min(axis=0), mapped.max(axis=0)]))
 
 
-def _alike(size: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether images of these widths and heights have one aspect ratio."""
-    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= ASPECT_TOLERANCE
+def scaling(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:
+    """(3, 3) from pixels of an image to those of the same image in another size; sizes are width, height.
 
-
-def _scaling(before: Sequence[int], after: Sequence[int]) -> NDArray[np.float64]:
-    """(3, 3) from pixels of an image to those of the same image in another size."""
-    scale_x, scale_y = after[0] / before[0], after[1] / before[1]
-    # pixel centres, not corners, lie at whole numbers: as cv2.resize has it
-    return np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
+    Centres of pixels, not corners, lie at whole numbers: as cv2.resize has it.
+    """
+    x, y = np.asarray(after, np.float64) / np.asarray(before, np.float64)
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])

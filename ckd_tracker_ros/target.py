@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,15 +134,13 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
     """The target after a tracker step on this frame that gave `state` and `estimate`."""
     believed = target.status is Status.TRACKING
     if believed and estimate.confidence >= settings.confidence:
-        now = _believed(target, state, estimate, frame)
-        trial = target.trial - target.state.motion.elapsed(frame.stamp_ns)
-        return now if trial <= 0 else replace(now, **{**_doubts(target), "trial": trial})
+        seconds = target.state.motion.elapsed(frame.stamp_ns)
+        return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial - seconds)
     if not believed and estimate.confidence >= _half_way(settings):
         plan = replace(target.search, seconds=target.search.seconds + target.state.motion.elapsed(frame.stamp_ns))
         if search.may_be(plan, target.believed, frame.size, estimate.box, estimate.peak):
             if target.status is Status.UNCERTAIN:
-                now = _believed(target, state, estimate, frame)
-                return replace(now, **_doubts(target)) if target.trial else now
+                return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial)
         else:
             estimate = replace(estimate, confidence=settings.confidence)  # sure of what is not the target
     anchor, plan = target.believed, target.search
@@ -168,9 +165,9 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
     )
 
 
-def _doubts(target: Target) -> dict[str, Any]:
-    """What is kept while it is doubted that what was found again is the target."""
-    return {"believed": target.believed, "search": target.search, "trial": target.trial}
+def _still_on_trial(now: Target, before: Target, trial: float) -> Target:
+    """The believed target with the doubts of before, while its trial, of which so many seconds are left, lasts."""
+    return now if trial <= 0 else replace(now, believed=before.believed, search=before.search, trial=trial)
 
 
 def _put_on_trial(target: Target, believed: TargetState, plan: Search) -> Target:

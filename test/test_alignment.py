@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from ckd_tracker_ros import alignment, cli, overlay
 from ckd_tracker_ros.alignment import AlignmentError
 from ckd_tracker_ros.alignment.blocks import MODELS, Matches, distances, fit
-from ckd_tracker_ros.alignment.edges import field_of, scaling
+from ckd_tracker_ros.alignment.edges import field_of
 from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.parameters import read_yaml
-from ckd_tracker_ros.registration import Registration
+from ckd_tracker_ros.registration import Registration, scaling
 from ckd_tracker_ros.sequences import SequenceError, open_sequence
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ckd_tracker_ros.frame import Image
 from ckd_tracker_ros.overlay import to_bgr
-from ckd_tracker_ros.registration import Size
+from ckd_tracker_ros.registration import Size, scaling
 
 Field = NDArray[np.float32]
 """(H, W, 2) of a grey image: strength of each pixel's edge, 0 to about 1, times cosine and sine of twice its angle."""
@@ -58,15 +58,6 @@ def warp(picture: NDArray[np.float32], matrix: NDArray, size: Size) -> tuple[NDA
     moved = cv2.warpPerspective(picture, matrix, size, flags=cv2.INTER_LINEAR)
     seen = np.full(picture.shape[:2], 255, np.uint8)
     return moved, cv2.warpPerspective(seen, matrix, size, flags=cv2.INTER_NEAREST)
-
-
-def scaling(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
-    """(3, 3) from pixels of an image to pixels of the same image at another size; sizes are width, height.
-
-    Centres of pixels, not corners, lie at whole numbers: as cv2.resize and `Registration` have it.
-    """
-    x, y = np.asarray(target, np.float64) / np.asarray(source, np.float64)
-    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
 def shrink(picture: NDArray[np.float32], matrix: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

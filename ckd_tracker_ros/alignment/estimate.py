@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckd_tracker_ros.alignment.blocks import MODELS, TOLERANCE, Matches, distances, fit, match
-from ckd_tracker_ros.alignment.edges import field_of, grey, scaling, shrink, warp
+from ckd_tracker_ros.alignment.edges import field_of, grey, shrink, warp
 from ckd_tracker_ros.alignment.search import guesses
 from ckd_tracker_ros.frame import RgbtFrame
-from ckd_tracker_ros.registration import Size
+from ckd_tracker_ros.registration import Size, scaling
 
 AUTO = "auto"
 LEAST_AGREEING, LEAST_SHARE = 8, 0.3

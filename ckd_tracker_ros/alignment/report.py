@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from ckd_tracker_ros.alignment.edges import field_of, grey, scaling, warp
+from ckd_tracker_ros.alignment.edges import field_of, grey, warp
 from ckd_tracker_ros.alignment.estimate import Alignment
 from ckd_tracker_ros.frame import RgbtFrame
 from ckd_tracker_ros.overlay import Picture, to_bgr, write
+from ckd_tracker_ros.registration import scaling
 
 _EDGES = (60, 140, 255)  # BGR
 _DIM = 0.55

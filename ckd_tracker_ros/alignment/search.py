@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ckd_tracker_ros.alignment.edges import field_of, scaling, shrink, warp
-from ckd_tracker_ros.registration import ASPECT_TOLERANCE, Size
+from ckd_tracker_ros import boxes
+from ckd_tracker_ros.alignment.edges import field_of, shrink, warp
+from ckd_tracker_ros.registration import Size, scaling
 
 SCALES, ANGLE, SHIFT = (0.5, 2.0), 15.0, 0.25
 """What is searched: scale against equal heights or widths, rotation up to degrees, shift up to a share of the image."""
@@ -65,7 +66,7 @@ def _hypotheses(thermal: Size, rgb: Size) -> list[NDArray[np.float64]]:
     """(3, 3) thermal to RGB pixels, the images' centres on each other."""
     by_size = rgb[0] / thermal[0], rgb[1] / thermal[1]
     starts = [by_size]
-    if abs(by_size[0] / by_size[1] - 1) > ASPECT_TOLERANCE:  # square pixels, or a picture that was stretched
+    if not boxes.same_proportions(rgb, thermal):  # square pixels, or a picture that was stretched
         starts.insert(0, (math.sqrt(math.prod(by_size)),) * 2)
     steps = round(math.log(SCALES[1] / SCALES[0]) / math.log(_SCALE_STEP)) // 2 * 2
     turns = round(2 * ANGLE / _ANGLE_STEP)
