@@ -31,6 +31,11 @@ def logit(score: ArrayLike) -> NDArray[np.float64]:
     return np.log(score / (1 - score))
 
 
+def doubted(score: ArrayLike, doubt: ArrayLike) -> NDArray[np.float64]:
+    """Scores 0..1 with logits that are lower by doubts; unchanged without them."""
+    return np.where(np.asarray(doubt) > 0, 1 / (1 + np.exp(doubt - logit(score))), score)
+
+
 def probability(weights: ArrayLike, rows: ArrayLike) -> NDArray[np.float64]:
     """Logistic model: (F,) weights and (..., F) features -> (...) 0..1."""
     return 1 / (1 + np.exp(-np.clip(np.asarray(rows) @ np.asarray(weights), -50, 50)))

@@ -148,6 +148,7 @@ class Peak:
         windowed: after the window.
         second_score: largest score before the window outside the winner's 3 x 3 neighbourhood (0 if there is none).
         second_distance: between the two cells, in units of the crop.
+        second_place: (2,) x and y of the middle of that second cell, in units of the crop.
         others: (N, 3) centre x and y in units of the crop, and score before the window, of the cells outside that
             neighbourhood that score at least `LEAST_OTHER` and no less than the cells around them.
     """
@@ -157,6 +158,7 @@ class Peak:
     windowed: float
     second_score: float
     second_distance: float
+    second_place: NDArray[np.float64]
     others: NDArray[np.float64]
 
 
@@ -185,6 +187,7 @@ def find_peak(score: NDArray, size: NDArray, offset: NDArray, window: NDArray) -
         float(weighted[row, column]),
         float(others[other_row, other_column]),
         math.hypot(other_row - row, other_column - column) / grid,
+        (np.array([other_column, other_row]) + 0.5) / grid,
         np.column_stack([(summits[:, ::-1] + 0.5) / grid, others[tuple(summits.T)]]),
     )
 

@@ -80,6 +80,7 @@ class Estimate:
         windowed_peak: score that won after the Hann window, 0..1; its cell gives the box.
         second_peak: largest score before the window outside the winner's neighbourhood: a look-alike, when high.
         second_distance: from the winner to that second peak, RGB pixels.
+        doubt: by how much, as a logit, its colours and its heat are not the target's; 0: they may be.
         present: per modality, whether it was used.
     """
 
@@ -90,3 +91,4 @@ class Estimate:
     second_peak: float
     second_distance: float
     present: tuple[bool, ...]
+    doubt: float = 0.0

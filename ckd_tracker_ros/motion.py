@@ -48,17 +48,18 @@ class Motion:
         stamp_ns: of the last frame.
         velocity: (2,) of the centre, RGB pixels per second.
         spread: root mean square of how far it was from where it was expected, in sizes (sqrt(width * height)).
-        rivals: (N, 3) look-alikes of the last second or so: x and y in RGB pixels, score 0..1; the best first.
+        rivals: (N, 4) look-alikes of the last second or so: x and y in RGB pixels, score 0..1, and by how much, as a
+            logit, their looks are not the target's; the best first.
     """
 
     stamp_ns: int
     velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     spread: float = WIDEST
-    rivals: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
+    rivals: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
 
     def scaled(self, factor: float) -> Motion:
         """In images that are so much larger."""
-        return replace(self, velocity=self.velocity * factor, rivals=self.rivals * (factor, factor, 1))
+        return replace(self, velocity=self.velocity * factor, rivals=self.rivals * (factor, factor, 1, 1))
 
     def elapsed(self, stamp_ns: int) -> float:
         """Seconds since the last frame; a usual step where stamps are unset, stand still or go back."""
@@ -90,7 +91,7 @@ class Motion:
         """After the network found a target in a (4,) xywh box, with a score in 0..1, that was expected in another.
 
         Args:
-            rivals: (N, 3) what scores high elsewhere: x and y in RGB pixels, score.
+            rivals: (N, 4) what scores high elsewhere, as `rivals`.
 
         Returns:
             How it moves now, and the box that is believed: the lower the score, the nearer to the expected place.
@@ -110,7 +111,7 @@ class Motion:
         centre, reach = boxes.xywh_to_cxcywh(box)[:2], REACH * float(np.sqrt(np.prod(box[2:])))
         present = np.concatenate([rivals[:, :2], centre[None]])
         distances = np.linalg.norm(self.rivals[:, None, :2] - present, axis=-1).min(axis=1)
-        known = np.concatenate([rivals, self.rivals[distances > reach] * (1, 1, KEEP_RIVAL)])
+        known = np.concatenate([rivals, self.rivals[distances > reach] * (1, 1, KEEP_RIVAL, 1)])
         return known[np.argsort(-known[:, 2], kind="stable")][:MOST_RIVALS]
 
 

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckd_tracker_ros import boxes
-from ckd_tracker_ros.calibration import logit
-from ckd_tracker_ros.tracker import Sightings, TargetState
+from ckd_tracker_ros.calibration import doubted, logit
+from ckd_tracker_ros.sightings import Sightings
+from ckd_tracker_ros.tracker import TargetState
 
 Box = NDArray[np.float64]
 
@@ -87,7 +88,8 @@ class Search:
     def of(cls, state: TargetState) -> Search:
         """A search for a target that was last believed in this state."""
         rivals = state.motion.rivals
-        return cls(others=np.column_stack([rivals, np.zeros(len(rivals)), np.ones(len(rivals))]))
+        likely = doubted(rivals[:, 2], rivals[:, 3])
+        return cls(others=np.column_stack([rivals[:, :2], likely, np.zeros(len(rivals)), np.ones(len(rivals))]))
 
 
 def expected(state: TargetState, seconds: float, image_size: tuple[int, int]) -> Box:
@@ -171,18 +173,18 @@ def update(
     known = np.concatenate([search.others + np.array([0, 0, 0, seconds, 0]), _as_others(others)])
     single = sightings.single(SAME * size)
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
-    owner = _assigned(centres, single.scores, known, size)
+    owner = _assigned(centres, single.likely, known, size)
     too_far = np.linalg.norm(centres - middle[:2], axis=1) > reach(age) * size
     free = (owner < 0) & ~too_far & _fits(single.boxes, middle[2:])
     for number in np.flatnonzero(owner >= 0):
         x, y, score, unseen, certain = known[owner[number]]
         steady = certain and unseen <= STEADY_S and np.linalg.norm(centres[number] - (x, y)) <= STEADY * size
-        rise = max(single.scores[number] - score, 0.0) * (1.0 if too_far[number] or steady else RISE)
+        rise = max(single.likely[number] - score, 0.0) * (1.0 if too_far[number] or steady else RISE)
         known[owner[number]] = *centres[number], score + rise, 0.0, bool(too_far[number] or steady)
     new = np.flatnonzero((owner < 0) & too_far)
     known = known[: len(search.others)]  # those that are tracked will be handed in again
     known = np.concatenate(
-        [known, np.column_stack([centres[new], single.scores[new], np.zeros(len(new)), np.ones(len(new))])]
+        [known, np.column_stack([centres[new], single.likely[new], np.zeros(len(new)), np.ones(len(new))])]
     )
     known = _merged(known[np.argsort(known[:, 3], kind="stable")], size)[:MOST_OTHERS]
     return replace(search, seconds=age, others=known), single[free]
@@ -215,19 +217,14 @@ def may_be(search: Search, state: TargetState, image_size: tuple[int, int], box:
     return bool((_assigned(centre, np.array([score]), search.others, size) < 0).all())
 
 
-def trusted(score: float) -> float:
-    """Logit of a score, as far as it says anything."""
-    return float(logit(min(score, CERTAIN)))
+def trusted(score: float, doubt: float = 0.0) -> float:
+    """Logit of a score, as far as it says anything, less by a doubt."""
+    return float(logit(min(score, CERTAIN))) - doubt
 
 
-def weight(score: float, usual: float) -> float:
-    """0..1: how much a frame counts in which something has this score, and the target usually that one (a logit)."""
-    return math.exp(-SHORT * max(0.0, usual - trusted(score)))
-
-
-def much_better(score: float, other: float, margin: float) -> bool:
-    """Whether a score beats another one by so much, as logits."""
-    return trusted(score) - trusted(other) > margin
+def weight(evidence: float, usual: float) -> float:
+    """0..1: how much a frame counts in which something has this evidence and the target usually that: `trusted`."""
+    return math.exp(-SHORT * max(0.0, usual - evidence))
 
 
 def _fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
@@ -269,7 +266,7 @@ def weigh(search: Search, free: Sightings, weight: float, bad: bool) -> Search:
     refuted = search.refuted * again + 1 if bad else 0
     if refuted < REFUTE:
         return replace(search, found=box, confirmed=confirmed, refuted=refuted)
-    return replace(is_another(search, box, free.scores[0]), found=None, confirmed=0, refuted=0)
+    return replace(is_another(search, box, free.likely[0]), found=None, confirmed=0, refuted=0)
 
 
 def is_another(search: Search, box: Box, score: float) -> Search:

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckd_tracker_ros import boxes, search
+from ckd_tracker_ros.calibration import doubted
 from ckd_tracker_ros.frame import Estimate, RgbtFrame
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.settings import LostSettings
-from ckd_tracker_ros.tracker import Sightings, TargetState, Tracker
+from ckd_tracker_ros.sightings import Sightings
+from ckd_tracker_ros.tracker import TargetState, Tracker
 
 
 class Status(IntEnum):
@@ -138,7 +140,8 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
         return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial - seconds)
     if not believed and estimate.confidence >= _half_way(settings):
         plan = replace(target.search, seconds=target.search.seconds + target.state.motion.elapsed(frame.stamp_ns))
-        if search.may_be(plan, target.believed, frame.size, estimate.box, estimate.peak):
+        likely = float(doubted(estimate.peak, estimate.doubt))
+        if search.may_be(plan, target.believed, frame.size, estimate.box, likely):
             if target.status is Status.UNCERTAIN:
                 return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial)
         else:
@@ -151,6 +154,7 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
     status = Status.UNCERTAIN if uncertain <= settings.after else Status.LOST
     if status is Status.UNCERTAIN:  # what is not believed does not teach how the target moves
         state = replace(state, motion=replace(state.motion, velocity=target.state.motion.velocity))
+    state = replace(state, looks=anchor.looks)
     return replace(
         target,
         state=state,
@@ -167,7 +171,10 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
 
 def _still_on_trial(now: Target, before: Target, trial: float) -> Target:
     """The believed target with the doubts of before, while its trial, of which so many seconds are left, lasts."""
-    return now if trial <= 0 else replace(now, believed=before.believed, search=before.search, trial=trial)
+    if trial <= 0:
+        return now
+    state = replace(now.state, looks=before.believed.looks)  # it may be another thing's
+    return replace(now, state=state, believed=before.believed, search=before.search, trial=trial)
 
 
 def _put_on_trial(target: Target, believed: TargetState, plan: Search) -> Target:
@@ -255,31 +262,40 @@ def _found(
     """A target after its search saw this."""
     seconds = before.state.motion.elapsed(frame.stamp_ns)
     if target.status is Status.LOST:  # where the tracker holds on to something, that is seen best
-        seen = seen.plus(target.estimate.box, target.estimate.peak)
+        seen = seen.plus(target.estimate.box, target.estimate.peak, target.estimate.doubt)
     if target.on_trial:  # what it was found as is not found once more
         others = [*others, target.box]
     plan, free = search.update(plan, believed, frame.size, seen, others, seconds)
     if before.status is not Status.LOST and not target.on_trial:
         return replace(target, search=plan)  # the tracker itself says where it is; the search learns what it is not
-    best, second = free.two_best()
+    best, doubt = (float(of[:1].sum()) for of in (free.scores, free.doubts))
+    second, second_doubt = (float(of.sum()) for of in (free.beside().scores, free.beside().doubts))
     held = len(free.crops) and free.crops[0] < 0  # by the tracker, which saw what is beside it too
-    confidence = target.estimate.confidence if held else tracker.confidence(best, second)
+    confidence = target.estimate.confidence if held else tracker.confidence(best, second, doubt - second_doubt)
     good = confidence >= (_half_way(settings) if held else settings.recover)
-    weight = good * search.weight(best, target.usual)
+    evidence = search.trusted(best, doubt)
+    weight = good * search.weight(evidence, target.usual)
     if target.on_trial:
-        weight *= search.much_better(best, target.estimate.peak, BETTER)
+        weight *= evidence - search.trusted(target.estimate.peak, target.estimate.doubt) > BETTER
     plan = search.weigh(plan, free, weight, confidence < settings.confidence)
     if plan.confirmed >= (BETTER_FOR if target.on_trial else search.CONFIRM):
         if target.on_trial:
-            plan = search.is_another(plan, target.box, target.estimate.peak)
-        motion = Motion(frame.stamp_ns, rivals=plan.others[:, :3])
+            likely = float(doubted(target.estimate.peak, target.estimate.doubt))
+            plan = search.is_another(plan, target.box, likely)
+        motion = Motion(frame.stamp_ns, rivals=np.column_stack([plan.others[:, :3], np.zeros(len(plan.others))]))
         state = replace(believed, box=plan.found, motion=motion)
         estimate = replace(
-            target.estimate, box=plan.found, confidence=confidence, peak=best, windowed_peak=best, second_peak=second
+            target.estimate,
+            box=plan.found,
+            confidence=confidence,
+            peak=best,
+            windowed_peak=best,
+            second_peak=second,
+            doubt=doubt,
         )
         now = replace(target, state=state, estimate=estimate, status=Status.TRACKING, frames_lost=0, frames_uncertain=0)
         return _put_on_trial(now, believed, plan)
     if target.on_trial:
-        return replace(target, search=plan)
+        return replace(target, believed=believed, search=plan)
     status = Status.REMOVED if 0 < settings.give_up <= plan.seconds else target.status
     return replace(target, believed=believed, status=status, search=plan)

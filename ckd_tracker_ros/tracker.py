@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ckd_tracker_ros import boxes, thermal
-from ckd_tracker_ros.calibration import Calibration
+from ckd_tracker_ros.calibration import Calibration, doubted
 from ckd_tracker_ros.crop import (
     LEAST_OTHER,
     Square,
@@ -24,11 +24,18 @@ from ckd_tracker_ros.crop import (
 )
 from ckd_tracker_ros.engine import Engine, HostMaps, Prepared, load
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
+from ckd_tracker_ros.looks import Looks
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.outline import OWN_CELLS, VIEWS, Outline, views
 from ckd_tracker_ros.settings import TrackerSettings
+from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.thermal import Limits
+
+DOUBTED = 0.3
+"""Score from which on it is looked at which colours and which heat something has."""
+CLEAR, BESIDE = 0.7, 0.4
+"""Score from which, and score of anything else up to which, what is seen teaches what the target looks like."""
 
 
 class BoxError(ValueError):
@@ -60,6 +67,7 @@ class TargetState:
         templates: the target's first appearance, as the engine keeps it.
         motion: how it moves.
         outline: how the network reads where it ends.
+        looks: which colours and which heat it has.
         recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
         image_size: width and height of the images in whose pixels it is; None = not known.
         partial: the first appearance, where it still lacks a camera; None: it is complete.
@@ -70,6 +78,7 @@ class TargetState:
     templates: Prepared
     motion: Motion
     outline: Outline
+    looks: Looks
     recent: Prepared | None = None
     partial: Appearance | None = None
     image_size: tuple[int, int] | None = None
@@ -81,50 +90,6 @@ class TargetState:
             return self if self.image_size == image_size else replace(self, image_size=image_size)
         motion = self.motion.scaled(factor)
         return replace(self, box=self.box * factor, motion=motion, image_size=image_size)
-
-
-@dataclass(frozen=True, eq=False)
-class Sightings:
-    """What looks like a target, wherever it was looked for.
-
-    Attributes:
-        boxes: (N, 4) xywh in RGB pixels.
-        scores: (N,) before any window, 0..1; the best first.
-        crops: (N,) in which search crop each was seen.
-    """
-
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    crops: NDArray[np.int64]
-
-    def __getitem__(self, chosen: NDArray) -> Sightings:
-        return Sightings(self.boxes[chosen], self.scores[chosen], self.crops[chosen])
-
-    def plus(self, box: NDArray[np.float64], score: float) -> Sightings:
-        """These and another one, which was seen in no crop of theirs: -1."""
-        place = int(np.searchsorted(-self.scores, -score))
-        return Sightings(
-            np.insert(self.boxes, place, box, axis=0),
-            np.insert(self.scores, place, score),
-            np.insert(self.crops, place, -1),
-        )
-
-    def two_best(self) -> tuple[float, float]:
-        """The best score, and the next one of the same crop; 0 where there is none."""
-        if not len(self.scores):
-            return 0.0, 0.0
-        beside = self.scores[1:][self.crops[1:] == self.crops[0]]
-        return float(self.scores[0]), float(beside.max(initial=0.0))
-
-    def single(self, distance: float) -> Sightings:
-        """The best of all whose centres are within `distance` RGB pixels of each other."""
-        centres = boxes.xywh_to_cxcywh(self.boxes)[:, :2]
-        near = np.linalg.norm(centres[:, None] - centres, axis=-1) < distance
-        kept: list[int] = []
-        for number in range(len(self.scores)):
-            if not near[number, kept].any():
-                kept.append(number)
-        return self[np.array(kept, int)]
 
 
 class Tracker:
@@ -143,6 +108,7 @@ class Tracker:
         self._engine = engine
         self._config = engine.config
         self._window = hann_window(engine.config.search_grid)
+        self._no_doubts = np.zeros_like(self._window)
         weights = engine.config.calibration
         self._calibration = None if weights is None else Calibration(weights)
 
@@ -207,7 +173,8 @@ class Tracker:
         seen = self._appearance(checked, limits, frame)
         partial = None if seen.present.all() else seen
         prepared = self._engine.prepare(seen.crops, seen.present, seen.extent)
-        state = TargetState(checked, limits, prepared, Motion(frame.stamp_ns), Outline(), None, partial, frame.size)
+        motion, known = Motion(frame.stamp_ns), Looks.unknown(limits, frame.present)
+        state = TargetState(checked, limits, prepared, motion, Outline(), known, None, partial, frame.size)
         return replace(state, outline=self._outline(state, frame)) if self._config.outline else state
 
     def renew(self, state: TargetState, frame: RgbtFrame) -> TargetState:
@@ -227,7 +194,8 @@ class Tracker:
         crops = np.where(new[:, None, None, None], seen.crops, first.crops)
         known = replace(first, crops=crops, present=first.present | new)
         prepared = self._engine.prepare(known.crops, known.present, known.extent)
-        return replace(state, templates=prepared, partial=None if known.present.all() else known)
+        looks = state.looks.complete(state.limits, frame.present)
+        return replace(state, templates=prepared, looks=looks, partial=None if known.present.all() else known)
 
     def step(self, state: TargetState, frame: RgbtFrame) -> tuple[TargetState, Estimate]:
         """Find one target in the next frame. See `step_many`."""
@@ -283,14 +251,18 @@ class Tracker:
             for crop, (owner, square, *target_maps) in enumerate(zip(owners, squares, *maps)):
                 for *box, score in find_summits(*target_maps, LEAST_OTHER):
                     found = states[owner].outline.corrected(to_image(np.array(box), square, config.search_size))
+                    doubt = self._doubt(states[owner], found, frame) if score >= DOUBTED else 0.0
                     found = boxes.clip(found, *frame.size, self.settings.min_box_size)
-                    seen[owner].append(np.array([*found, score, crop]))
-        tables = [np.reshape(rows, (-1, 6)) for rows in seen]
-        tables = [table[np.argsort(-table[:, 4], kind="stable")] for table in tables]
-        return states, [Sightings(table[:, :4], table[:, 4], table[:, 5].astype(int)) for table in tables]
+                    seen[owner].append(np.array([*found, score, doubt, crop]))
+        return states, [Sightings.of(np.reshape(rows, (-1, 7))) for rows in seen]
 
-    def confidence(self, peak: float, second_peak: float) -> float:
-        """0..1 of a sighting with this score, beside another one (0: alone); as in `Estimate`."""
+    def confidence(self, peak: float, second_peak: float, doubt: float = 0.0) -> float:
+        """0..1 of a sighting with this score, beside another one (0: alone); as in `Estimate`.
+
+        Args:
+            doubt: by how much more its looks are doubted than those of the other one; under 0: less.
+        """
+        peak, second_peak = float(doubted(peak, doubt)), float(doubted(second_peak, -doubt))
         return peak if self._calibration is None else self._calibration.confidence(peak, second_peak)
 
     def _with_limits(self, states: Sequence[TargetState], frame: RgbtFrame) -> list[TargetState]:
@@ -377,19 +349,25 @@ class Tracker:
         offset: NDArray,
     ) -> tuple[TargetState, Estimate]:
         """What the network's maps say of a target that was expected in a (4,) xywh box."""
-        config, motion = self._config, state.motion
-        window = motion.window(config.search_grid, config.search_factor, expected) if config.motion else self._window
-        peak = find_peak(score, size, offset, window)
+        config, motion, looks, doubts = self._config, state.motion, state.looks, self._no_doubts
+        if config.motion:
+            doubts = self._doubts(state, square, frame, score, size, offset)
+            window = motion.window(config.search_grid, config.search_factor, expected) * np.exp(doubts.min() - doubts)
+        peak = find_peak(score, size, offset, window if config.motion else self._window)
         rate = config.size_rate * peak.score**config.size_trust
         found = state.outline.corrected(to_image(peak.box, square, config.search_size))
         box = boxes.with_size(found, state.box[2:], 1 - rate)
         box = boxes.clip(box, *frame.size, self.settings.min_box_size)
+        doubt = 0.0
         if config.motion:
-            rivals = np.column_stack(
-                [place_in_image(peak.others[:, :2], square, config.search_size), peak.others[:, 2]]
-            )
+            others = place_in_image(peak.others[:, :2], square, config.search_size)
+            rivals = np.column_stack([others, peak.others[:, 2], _at(doubts, peak.others[:, :2])])
             motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns)
             box = boxes.clip(box, *frame.size, self.settings.min_box_size)
+            seen = looks.read(frame, self.settings.registration, box)
+            doubt = looks.doubt(seen, frame.stamp_ns)
+            if peak.score >= CLEAR and peak.second_score <= BESIDE:
+                looks = looks.learned(seen, state.motion.elapsed(frame.stamp_ns), frame.stamp_ns)
         estimate = Estimate(
             box=box,
             confidence=peak.score,
@@ -397,10 +375,37 @@ class Tracker:
             windowed_peak=peak.windowed,
             second_peak=peak.second_score,
             second_distance=peak.second_distance * self._config.search_size / square.scale,
+            doubt=doubt,
             present=tuple(p and name in self._config.modalities for name, p in zip(MODALITIES, frame.present)),
         )
-        estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score))
-        return replace(state, box=box, motion=motion), estimate
+        beside = _at(doubts, peak.second_place) - _at(doubts, peak.box[:2])
+        estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score, -beside))
+        return replace(state, box=box, motion=motion, looks=looks), estimate
+
+    def _doubt(self, state: TargetState, box: NDArray[np.float64], frame: RgbtFrame) -> float:
+        """By how much, as a logit, the looks of a (4,) xywh box are not those of a target."""
+        return state.looks.doubt(state.looks.read(frame, self.settings.registration, box), frame.stamp_ns)
+
+    def _doubts(
+        self, state: TargetState, square: Square, frame: RgbtFrame, score: NDArray, size: NDArray, offset: NDArray
+    ) -> NDArray[np.float64]:
+        """(F, F) for each cell of the maps how much the looks of the summit that is nearest to it are doubted; 0 where
+        there is one summit at most."""
+        summits = find_summits(score, size, offset, DOUBTED)
+        if len(summits) < 2 or not state.looks.known:
+            return self._no_doubts
+        found = [to_image(box, square, self._config.search_size) for box in summits[:, :4]]
+        doubts = np.array([self._doubt(state, state.outline.corrected(box), frame) for box in found])
+        grid = self._config.search_grid
+        line = (np.arange(grid) + 0.5) / grid
+        off = np.stack(np.meshgrid(line, line), axis=-1)[:, :, None] - summits[:, :2]
+        return doubts[np.linalg.norm(off, axis=-1).argmin(axis=-1)]
+
+
+def _at(cells: NDArray[np.float64], places: NDArray) -> NDArray[np.float64]:
+    """(...) values of an (F, F) map at (..., 2) places x, y in units of the crop."""
+    columns, rows = np.moveaxis(np.clip((places * len(cells)).astype(int), 0, len(cells) - 1), -1, 0)
+    return cells[rows, columns]
 
 
 def check_box(box: ArrayLike, image_size: tuple[int, int], min_size: float) -> NDArray[np.float64]:

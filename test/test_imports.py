@@ -56,6 +56,8 @@ GEOMETRY = {
     "pairing",
     "motion",
     "outline",
+    "looks",
+    "sightings",
     "modality",
     "share",
 }

@@ -17,7 +17,7 @@ from ckd_tracker_ros.tracker import Tracker
 
 BOX = np.array([100.0, 50, 30, 40])
 STEP_NS = round(STEP_S * 1e9)
-NO_RIVAL = np.zeros((0, 3))
+NO_RIVAL = np.zeros((0, 4))
 
 
 def followed(path, score: float = 1.0, every_ns: int = STEP_NS) -> tuple[Motion, np.ndarray]:
@@ -77,7 +77,7 @@ def test_a_jump_is_believed_but_not_to_where_a_look_alike_was_seen():
     alone = followed(np.zeros((60, 2)))[0]
     box = np.concatenate([np.zeros(2), BOX[2:]])
     centre, size = BOX[2:] / 2, np.sqrt(np.prod(BOX[2:]))
-    rivals = np.array([[*(centre + size * (np.array([10.5, 0.5]) / 12 - 0.5) * 4), 0.9]])  # cell (0, 10): right, top
+    rivals = np.array([[*(centre + size * (np.array([10.5, 0.5]) / 12 - 0.5) * 4), 0.9, 0.0]])  # right, top
     beside = alone.seen(box, box, 1.0, rivals, 10**10)[0]
     before, after = alone.window(12, 4.0, box), beside.window(12, 4.0, box)
     assert after[0, 10] < 0.1 * before[0, 10]
@@ -93,7 +93,7 @@ def test_look_alikes_are_followed_and_the_target_is_none():
     box = BOX.copy()
     motion = Motion(0)
     for i in range(40):  # it walks, the target stands
-        rivals = np.array([[160.0 + i, 70.0, 0.8], [40.0, 70.0, 0.3]])
+        rivals = np.array([[160.0 + i, 70.0, 0.8, 1.0], [40.0, 70.0, 0.3, 0.0]])
         motion, box = motion.seen(box, box, 1.0, rivals, i * STEP_NS)
     np.testing.assert_allclose(motion.rivals, rivals)
     motion = motion.seen(box, BOX + [99, 0, 0, 0], 1.0, NO_RIVAL, 41 * STEP_NS)[0]
@@ -104,7 +104,7 @@ def test_look_alikes_are_followed_and_the_target_is_none():
     box=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(1, 1e4)] * 2).map(np.array),
     found=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(1, 1e4)] * 2).map(np.array),
     score=st.floats(0, 1),
-    rivals=st.lists(st.tuples(*[st.floats(-1e4, 1e4)] * 2, st.floats(0, 1)), max_size=12),
+    rivals=st.lists(st.tuples(*[st.floats(-1e4, 1e4)] * 2, st.floats(0, 1), st.floats(0, 4)), max_size=12),
     stamps=st.lists(st.integers(-(2**62), 2**62), min_size=2, max_size=5),
 )
 @settings(max_examples=80, deadline=None)
@@ -112,7 +112,7 @@ def test_whatever_is_found_and_however_the_clock_jumps_it_stays_finite(box, foun
     motion = Motion(stamps[0])
     for stamp in stamps[1:]:
         expected = motion.expected(box, stamp)
-        motion, believed = motion.seen(expected, found, score, np.reshape(rivals, (-1, 3)), stamp)
+        motion, believed = motion.seen(expected, found, score, np.reshape(rivals, (-1, 4)), stamp)
         assert np.isfinite(believed).all() and (believed[2:] == found[2:]).all()
         assert np.isfinite(expected).all() and np.isfinite(motion.velocity).all()
         assert (

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from ckd_tracker_ros import boxes, search
 from ckd_tracker_ros.frame import Image, RgbtFrame
+from ckd_tracker_ros.looks import Looks
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.outline import Outline
 from ckd_tracker_ros.search import Search
+from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
 from ckd_tracker_ros.target import LostSettings, Status, Target, follow, judge, resized
-from ckd_tracker_ros.tracker import Sightings, TargetState, Tracker
+from ckd_tracker_ros.tracker import TargetState, Tracker
 
 T, U, L, R = Status.TRACKING, Status.UNCERTAIN, Status.LOST, Status.REMOVED
 SIZE = (640, 480)
@@ -31,14 +33,14 @@ def tracker() -> Tracker:
 
 def state_at(x: float, y: float, side: float = 40, velocity: tuple[float, float] = (0, 0)) -> TargetState:
     box = np.array([x - side / 2, y - side / 2, side, side])
-    return TargetState(box, (None, None), None, Motion(0, velocity=np.array(velocity)), Outline())
+    motion, looks = Motion(0, velocity=np.array(velocity)), Looks.unknown((None, None), (True, True))
+    return TargetState(box, (None, None), None, motion, Outline(), looks)
 
 
-def sightings(*places: tuple[float, float, float], side: float = 40) -> Sightings:
-    """Of (x, y, score), the best first."""
-    rows = np.array(sorted(places, key=lambda place: -place[2])).reshape(-1, 3)
-    sides = np.full((len(rows), 2), float(side))
-    return Sightings(boxes.cxcywh_to_xywh(np.hstack([rows[:, :2], sides])), rows[:, 2], np.zeros(len(rows), int))
+def sightings(*places: tuple[float, ...], side: float = 40) -> Sightings:
+    """Of (x, y, score) and perhaps doubt, in one crop."""
+    rows = [(x - side / 2, y - side / 2, side, side, score, *(doubt or (0,)), 0) for x, y, score, *doubt in places]
+    return Sightings.of(np.reshape(rows, (-1, 7)))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ def test_what_is_too_far_away_to_be_the_target_never_becomes_it():
 
 
 def test_known_look_alikes_and_other_targets_are_not_the_target():
-    motion = Motion(0, rivals=np.array([[150.0, 100.0, 0.8]]))
+    motion = Motion(0, rivals=np.array([[150.0, 100.0, 0.8, 0.0]]))
     state = replace(state_at(100, 100), motion=motion)
     both = sightings((152, 100, 0.9), (110, 130, 0.7), (100, 100, 0.6))
     _, free = search.update(Search.of(state), state, SIZE, both, (np.array([90.0, 110, 40, 40]),), STEP)
@@ -162,9 +164,10 @@ def test_a_sighting_has_to_be_confirmed_in_its_place():
 
 def test_what_scores_less_than_the_target_does_has_to_be_seen_for_longer():
     usual = search.trusted(0.9)
-    weights = [search.weight(score, usual) for score in (0.99, 0.9, 0.8, 0.6)]
+    weights = [search.weight(search.trusted(score), usual) for score in (0.99, 0.9, 0.8, 0.6)]
     assert weights[:2] == [1, 1] and weights == sorted(weights, reverse=True) and 0 < weights[3] < 0.2
-    assert search.weight(0.6, search.trusted(0.5)) == 1, "more than usual"
+    assert search.weight(search.trusted(0.6), search.trusted(0.5)) == 1, "more than usual"
+    assert search.weight(search.trusted(0.9, doubt=2.0), usual) == pytest.approx(np.exp(-2)), "of other colours"
 
 
 def test_a_target_learns_what_it_usually_scores_but_not_from_what_may_be_another(judged):

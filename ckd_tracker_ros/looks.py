@@ -1,0 +1,176 @@
+"""Which colours and which heat a target has: what tells it from others of its shape.
+
+The network looks for shapes. Of two people it scores both high, whatever they wear; a coat and a warm body are known
+by what most of their pixels have in common. That is found by mean shift (Comaniciu and Meer 2002) in all channels of
+both cameras at once, in the images as the cameras gave them: 8 bits of a thermal image show all warm bodies white.
+How much it varies on a target is learnt with it: on one that walks through smoke it says little, on one in plain
+sight a few grey levels say a lot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ckd_tracker_ros import boxes
+from ckd_tracker_ros.frame import MODALITIES, Image, RgbtFrame
+from ckd_tracker_ros.registration import Registration
+from ckd_tracker_ros.thermal import Limits
+
+CHANNELS = {"rgb": 3, "thermal": 1}
+"""How many channels of a modality say something of their own."""
+COUNT = sum(CHANNELS.values())
+KERNEL = 25.0
+"""Grey levels, as a standard deviation: pixels that far from the others are of something else."""
+SHIFTS = 6
+SAMPLES = 20
+"""Pixels read along each side of a target."""
+MIDDLE = 0.4
+"""Share of the sides of a target, around its centre, where it is read for the first time."""
+UNKNOWN, FLOOR = 6.0, 1.5
+"""How much the looks of a new target vary, and how much at least, grey levels as standard deviations."""
+UNKNOWN_S = 0.1
+"""So many seconds of seeing it count as much as that first guess."""
+MEAN_S, SPREAD_S = 1.0, 3.0
+"""What was seen so many seconds ago is forgotten by and by."""
+KNOWN_S = 0.5
+"""Nothing is doubted before it was seen for so long."""
+AS_USUAL, MOST = 1.5, 4.0
+"""Logarithms: what is so unlike the mean is usual, and nothing is doubted more than that: looks do change."""
+LONGEST_S = 4.0
+"""After so long a time what a target looks like changes no more."""
+TAILS = 3.0
+"""Degrees of freedom of a Student distribution: looks may jump, say in shadow, without ruling a target out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What most of a target's pixels have in common: the colour image's channels in its order, and heat (C = 4).
+
+    Attributes:
+        units: (C,) sensor values in a grey level, as at the start: 1 for images of 8 bits; NaN for a camera that was
+            missing then.
+        mean: (C,) grey levels; NaN where it was never seen.
+        spread: (C, C) covariance about this mean.
+        seconds: for which it was learnt.
+        stamp_ns: when it was seen last.
+    """
+
+    units: NDArray[np.float64]
+    mean: NDArray[np.float64] = field(default_factory=lambda: np.full(COUNT, np.nan))
+    spread: NDArray[np.float64] = field(default_factory=lambda: np.eye(COUNT) * UNKNOWN**2)
+    seconds: float = 0.0
+    stamp_ns: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether it was seen for long enough to doubt anything."""
+        return self.seconds >= KNOWN_S
+
+    @classmethod
+    def unknown(cls, limits: tuple[Limits | None, ...], present: tuple[bool, ...]) -> Looks:
+        """Of a target that nothing is known of, in images whose grey lies between these values."""
+        units = [1.0 if pair is None or pair[1] <= pair[0] else (pair[1] - pair[0]) / 255 for pair in limits]
+        return cls(np.repeat(np.where(present, units, np.nan), list(CHANNELS.values())))
+
+    def complete(self, limits: tuple[Limits | None, ...], present: tuple[bool, ...]) -> Looks:
+        """With grey levels also of a camera that was missing at the start, if it is there now."""
+        return replace(self, units=np.where(np.isnan(self.units), Looks.unknown(limits, present).units, self.units))
+
+    def read(self, frame: RgbtFrame, registration: Registration, box: NDArray) -> NDArray[np.float64]:
+        """(C,) what most pixels in a (4,) xywh box have in common, grey levels; NaN where no camera saw it.
+
+        Where the target was seen before, the nearest such to what it looked like then.
+        """
+        pixels = _pixels(frame, registration, box, 1.0) / self.units
+        channels = np.isfinite(pixels).any(axis=0)
+        seen = np.full(COUNT, np.nan)
+        if not channels.any():
+            return seen
+        found = self.mean
+        if not np.isfinite(found[channels]).all():
+            middle = _pixels(frame, registration, box, MIDDLE) / self.units
+            middle = middle if np.isfinite(middle).any(axis=0)[channels].all() else pixels
+            found = np.where(np.isfinite(found), found, np.nanmedian(np.where(channels, middle, 0), axis=0))
+        seen[channels] = _mode(pixels[:, channels], found[channels])
+        return seen
+
+    def learned(self, seen: NDArray, seconds: float, stamp_ns: int) -> Looks:
+        """After it looked like that, (C,), NaN where no camera saw it, for so many seconds more up to this time."""
+        mean, known = np.where(np.isfinite(self.mean), self.mean, seen), np.isfinite(seen)
+        off = np.where(known, seen - mean, 0.0)
+        age = self.seconds + seconds
+        quick = min(1.0, seconds / min(MEAN_S, age))
+        slow = min(1.0, seconds / (UNKNOWN_S + min(SPREAD_S, age)))
+        spread = self.spread + slow * np.outer(known, known) * (np.outer(off, off) - self.spread)
+        return replace(self, mean=mean + quick * off, spread=spread, seconds=age, stamp_ns=stamp_ns)
+
+    def doubt(self, seen: NDArray, stamp_ns: int) -> float:
+        """By how much, as a logit, a sighting that looks like that, (C,), is less likely to be the target for it."""
+        if not self.known:
+            return 0.0
+        return min(MOST, max(0.0, self.unlike(seen, (stamp_ns - self.stamp_ns) / 1e9) - AS_USUAL))
+
+    def unlike(self, seen: NDArray, seconds: float = 0.0) -> float:
+        """How much less likely a target looks like that, (C,), than like its mean: as a logarithm, 0 and more.
+
+        Args:
+            seconds: since it was last seen; it may have changed as far as it does in that time.
+        """
+        known = np.isfinite(seen) & np.isfinite(self.mean)
+        if not known.any():
+            return 0.0
+        off = (seen - self.mean)[known]
+        growth = np.clip(seconds, MEAN_S, LONGEST_S) / MEAN_S
+        spread = self.spread[np.ix_(known, known)] * growth + FLOOR**2 * np.eye(len(off))
+        distance = max(0.0, off @ np.linalg.solve(spread, off))  # rounding may leave less of a vast spread
+        return float((TAILS + len(off)) / 2 * np.log1p(distance / TAILS))
+
+
+def _mode(pixels: NDArray, start: NDArray) -> NDArray[np.float64]:
+    """(D,) where (P, D) pixels are densest, uphill from a place; that of the median if none is near it."""
+    pixels = pixels[np.isfinite(pixels).all(axis=1)]
+    if not len(pixels):
+        return np.full(len(start), np.nan)
+    found = start
+    for _ in range(SHIFTS):
+        weights = np.exp(-0.5 * ((pixels - found) ** 2).sum(axis=1) / KERNEL**2)
+        total = weights.sum()
+        if total < 1e-6:
+            return np.median(pixels, axis=0)
+        found = weights @ pixels / total
+    return found
+
+
+def _pixels(frame: RgbtFrame, registration: Registration, box: NDArray, share: float) -> NDArray[np.float64]:
+    """(P, C) sensor values in a (4,) xywh box of RGB pixels, or in a share of its sides around its centre."""
+    x, y, width, height = boxes.xywh_to_cxcywh(box)
+    line = share * ((np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5)
+    columns, rows = np.meshgrid(x + width * line - 0.5, y + height * line - 0.5)
+    points = np.stack([columns, rows], axis=-1).reshape(-1, 1, 2)
+    values = []
+    for name, image in zip(MODALITIES, frame.images):
+        if image is None:
+            values.append(np.full((len(points), CHANNELS[name]), np.nan))
+            continue
+        matrix = registration.matrix(name, frame.size, (image.width, image.height))
+        places = np.round(cv2.perspectiveTransform(points, matrix)[:, 0]).astype(int)
+        values.append(_at(image, places, CHANNELS[name]))
+    return np.concatenate(values, axis=1)
+
+
+def _at(image: Image, places: NDArray, channels: int) -> NDArray[np.float64]:
+    """(P, C) values of an image at (P, 2) places x, y; NaN outside it, and where it has none."""
+    inside = ((places >= 0) & (places < (image.width, image.height))).all(axis=1)
+    values = np.full((len(places), channels), np.nan)
+    picked = image.pixels[places[inside, 1], places[inside, 0]].astype(np.float64)
+    if picked.ndim == 2:
+        picked = picked[:, :3]
+        picked = picked if channels == 3 else picked.mean(axis=1, keepdims=True)
+    else:
+        picked = picked[:, None]
+    values[inside] = np.where(np.isfinite(picked), picked, np.nan)
+    return values

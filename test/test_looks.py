@@ -1,0 +1,107 @@
+"""Colours and heat of a target: what is read of them, and what is doubted for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckd_tracker_ros import looks
+from ckd_tracker_ros.frame import Image, RgbtFrame
+from ckd_tracker_ros.looks import Looks
+from ckd_tracker_ros.registration import Registration
+from ckd_tracker_ros.sightings import Sightings
+
+STEP = 1 / 30
+BOX = np.array([60.0, 40, 40, 60])
+COAT, WARM = (180, 60, 40), 30_500
+LIMITS = (None, (28_000.0, 30_000.0))
+"""Under the warmth of a body: in 8 bits all bodies are white."""
+
+
+def frame(coat=COAT, warm=WARM, box=BOX, dtype=np.uint16, seed=0) -> RgbtFrame:
+    """A body of these colours in the middle 60 % of a box, before a background of noise; thermal half as large."""
+    rng = np.random.default_rng(seed)
+    colour = rng.integers(90, 130, (120, 160, 3)).astype(np.uint8)
+    heat = rng.normal(28_500, 30, (60, 80)).astype(dtype)
+    x, y, width, height = box + (0.2 * box[2], 0.2 * box[3], -0.4 * box[2], -0.4 * box[3])
+    body = (slice(round(y), round(y + height)), slice(round(x), round(x + width)))
+    colour[body] = np.clip(np.array(coat) + rng.normal(0, 3, colour[body].shape), 0, 255)
+    half = tuple(slice(each.start // 2, each.stop // 2) for each in body)
+    heat[half] = warm + rng.normal(0, 8, heat[half].shape)
+    return RgbtFrame((Image(colour), Image(heat, "mono")), 0)
+
+
+def learned(seconds: float = 2.0, start: Looks | None = None, **kind) -> Looks:
+    known = start or Looks.unknown(LIMITS, (True, True))
+    for step in range(round(seconds / STEP)):
+        seen = known.read(frame(**kind, seed=step), Registration(), BOX)
+        known = known.learned(seen, STEP, round(step * STEP * 1e9))
+    return known
+
+
+def doubt(known: Looks, seconds: float = 0.0, **kind) -> float:
+    return known.doubt(known.read(frame(**kind, seed=99), Registration(), BOX), known.stamp_ns + round(seconds * 1e9))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_what_is_read_is_the_body_and_not_what_is_around_it(dtype):
+    known = Looks.unknown(LIMITS, (True, True))
+    seen = known.read(frame(dtype=dtype), Registration(), BOX)
+    np.testing.assert_allclose(seen, [*COAT, WARM / (2000 / 255)], atol=6)
+    half = RgbtFrame((frame().images[0], None), 0)
+    np.testing.assert_allclose(known.read(half, Registration(), BOX), [*COAT, np.nan], atol=6)
+    assert np.isnan(known.read(frame(), Registration(), BOX + [500, 0, 0, 0])).all(), "outside the image"
+
+
+def test_a_twin_of_another_coat_or_another_warmth_is_doubted_and_the_target_is_not():
+    known = learned()
+    assert known.known and doubt(known) == 0
+    assert doubt(known, coat=(160, 75, 60)) > 1.5
+    assert doubt(known, warm=WARM + 400) > 1.5, "white in 8 bits, as the target is"
+    assert doubt(known, coat=(20, 200, 250), warm=WARM - 900) == looks.MOST
+    assert doubt(learned(0.3), coat=(20, 200, 250)) == 0, "nothing is doubted before it was seen for long enough"
+
+
+def test_what_changes_all_the_time_and_what_was_not_seen_for_long_is_doubted_less():
+    twin, darker = {"coat": (160, 75, 60)}, {"coat": tuple(channel - 12 for channel in COAT)}
+    steady, changing = learned(), learned()
+    for step in range(60):
+        grey = round(20 * np.sin(step))
+        coat = tuple(channel + grey for channel in COAT)
+        changing = learned(STEP, start=changing, coat=coat)
+    assert doubt(changing, **darker) < 0.2 < 1.5 < doubt(steady, **darker), "it was that dark before"
+    assert doubt(changing, **twin) > 1.5, "never of another colour"
+    shade = {"coat": tuple(channel - 3 for channel in COAT)}
+    assert 0 < doubt(steady, 60.0, **shade) == doubt(steady, 5.0, **shade) < doubt(steady, 0.0, **shade) < looks.MOST
+
+
+def test_a_camera_that_is_missing_says_nothing_and_is_learnt_when_it_comes():
+    blind = Looks.unknown((None, None), (True, False))
+    half = RgbtFrame((frame().images[0], None), 0)
+    for _ in range(30):
+        blind = blind.learned(blind.read(half, Registration(), BOX), STEP, 0)
+    assert np.isnan(blind.mean[3]) and doubt(blind, warm=WARM + 900) == 0
+    seeing = learned(1.0, start=blind.complete(LIMITS, (True, True)))
+    assert doubt(seeing) == 0 < doubt(seeing, warm=WARM + 900)
+    assert seeing.complete((None, (0.0, 1.0)), (True, True)).units.tolist() == seeing.units.tolist()
+
+
+@given(st.lists(st.tuples(*[st.one_of(st.just(np.nan), st.floats(-1e5, 1e5))] * 4), min_size=1, max_size=20))
+def test_whatever_is_seen_the_doubt_is_bounded(seen):
+    known = Looks.unknown((None, None), (True, True))
+    for values in seen:
+        known = known.learned(np.array(values), 0.1, 0)
+        assert 0 <= known.doubt(np.array(values), 0) <= looks.MOST
+    assert known.doubt(np.full(4, np.nan), 10**9) == 0
+
+
+def test_of_two_sightings_the_doubted_one_comes_second():
+    rows = np.array([[0, 0, 10, 10, 0.9, 3.0, 0], [30, 0, 10, 10, 0.8, 0.0, 0], [60, 0, 10, 10, 0.5, 0.0, 1]])
+    seen = Sightings.of(rows)
+    assert seen.scores.tolist() == [0.8, 0.5, 0.9] and seen.likely[0] == 0.8 and 0.2 < seen.likely[2] < 0.5
+    assert seen.beside().scores.tolist() == [0.9], "of the same crop"
+    held = seen.plus(np.array([90.0, 0, 10, 10]), 0.95, 0.5)
+    assert held.crops[0] == -1 and not len(held.beside().scores)
+    assert not len(Sightings.of(np.zeros((0, 7))).beside().scores)
