@@ -28,6 +28,8 @@ KERNEL = 25.0
 SHIFTS = 6
 SAMPLES = 20
 """Pixels read along each side of a target."""
+GRID = np.stack(np.meshgrid(*[(np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5] * 2), axis=-1).reshape(-1, 2)
+"""(P, 2) where they lie, in sides of its box, from its centre."""
 MIDDLE = 0.4
 """Share of the sides of a target, around its centre, where it is read for the first time."""
 UNKNOWN, FLOOR = 6.0, 1.5
@@ -137,7 +139,8 @@ def _mode(pixels: NDArray, start: NDArray) -> NDArray[np.float64]:
         return np.full(len(start), np.nan)
     found = start
     for _ in range(SHIFTS):
-        weights = np.exp(-0.5 * ((pixels - found) ** 2).sum(axis=1) / KERNEL**2)
+        off = pixels - found
+        weights = np.exp(np.einsum("pd,pd->p", off, off) * (-0.5 / KERNEL**2))
         total = weights.sum()
         if total < 1e-6:
             return np.median(pixels, axis=0)
@@ -148,29 +151,28 @@ def _mode(pixels: NDArray, start: NDArray) -> NDArray[np.float64]:
 def _pixels(frame: RgbtFrame, registration: Registration, box: NDArray, share: float) -> NDArray[np.float64]:
     """(P, C) sensor values in a (4,) xywh box of RGB pixels, or in a share of its sides around its centre."""
     x, y, width, height = boxes.xywh_to_cxcywh(box)
-    line = share * ((np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5)
-    columns, rows = np.meshgrid(x + width * line - 0.5, y + height * line - 0.5)
-    points = np.stack([columns, rows], axis=-1).reshape(-1, 1, 2)
-    values = []
+    points = (GRID * (share * width, share * height) + (x - 0.5, y - 0.5))[:, None]
+    values = np.full((len(GRID), COUNT), np.nan)
+    first = 0
     for name, image in zip(MODALITIES, frame.images):
-        if image is None:
-            values.append(np.full((len(points), CHANNELS[name]), np.nan))
-            continue
-        matrix = registration.matrix(name, frame.size, (image.width, image.height))
-        places = np.round(cv2.perspectiveTransform(points, matrix)[:, 0]).astype(int)
-        values.append(_at(image, places, CHANNELS[name]))
-    return np.concatenate(values, axis=1)
+        channels = slice(first, first + CHANNELS[name])
+        first = channels.stop
+        if image is not None:
+            matrix = registration.matrix(name, frame.size, (image.width, image.height))
+            places = np.rint(cv2.perspectiveTransform(points, matrix)[:, 0]).astype(int)
+            values[:, channels] = _at(image, places, CHANNELS[name])
+    return values
 
 
 def _at(image: Image, places: NDArray, channels: int) -> NDArray[np.float64]:
     """(P, C) values of an image at (P, 2) places x, y; NaN outside it, and where it has none."""
-    inside = ((places >= 0) & (places < (image.width, image.height))).all(axis=1)
+    columns, rows = places.T
+    inside = (columns >= 0) & (columns < image.width) & (rows >= 0) & (rows < image.height)
+    picked = image.pixels[rows[inside], columns[inside]].astype(np.float64)
+    picked = picked[:, None] if picked.ndim == 1 else picked[:, :3]
+    if channels == 1 and picked.shape[1] > 1:
+        picked = picked.mean(axis=1, keepdims=True)
+    picked[np.isinf(picked)] = np.nan
     values = np.full((len(places), channels), np.nan)
-    picked = image.pixels[places[inside, 1], places[inside, 0]].astype(np.float64)
-    if picked.ndim == 2:
-        picked = picked[:, :3]
-        picked = picked if channels == 3 else picked.mean(axis=1, keepdims=True)
-    else:
-        picked = picked[:, None]
-    values[inside] = np.where(np.isfinite(picked), picked, np.nan)
+    values[inside] = picked
     return values
