@@ -34,6 +34,8 @@ from ckd_tracker_ros.thermal import Limits
 
 DOUBTED = 0.3
 """Score from which on it is looked at which colours and which heat something has."""
+SHARE = 0.5
+"""Of a doubt, between places of one search crop, where the target has just been: it may have turned."""
 CLEAR, BESIDE = 0.7, 0.4
 """Score from which, and score of anything else up to which, what is seen teaches what the target looks like."""
 
@@ -352,7 +354,8 @@ class Tracker:
         config, motion, looks, doubts = self._config, state.motion, state.looks, self._no_doubts
         if config.motion:
             doubts = self._doubts(state, square, frame, score, size, offset)
-            window = motion.window(config.search_grid, config.search_factor, expected) * np.exp(doubts.min() - doubts)
+            window = motion.window(config.search_grid, config.search_factor, expected)
+            window = window * np.exp(SHARE * (doubts.min() - doubts))
         peak = find_peak(score, size, offset, window if config.motion else self._window)
         rate = config.size_rate * peak.score**config.size_trust
         found = state.outline.corrected(to_image(peak.box, square, config.search_size))
