@@ -54,7 +54,7 @@ class Looks:
 
     Attributes:
         units: (C,) sensor values in a grey level, as at the start: 1 for images of 8 bits; NaN for a camera that was
-            missing then.
+            missing then, or is not used.
         mean: (C,) grey levels; NaN where it was never seen.
         spread: (C, C) covariance about this mean.
         seconds: for which it was learnt.
@@ -74,7 +74,11 @@ class Looks:
 
     @classmethod
     def unknown(cls, limits: tuple[Limits | None, ...], present: tuple[bool, ...]) -> Looks:
-        """Of a target that nothing is known of, in images whose grey lies between these values."""
+        """Of a target that nothing is known of, in images whose grey lies between these values.
+
+        Args:
+            present: per modality, whether it is there and used.
+        """
         units = [1.0 if pair is None or pair[1] <= pair[0] else (pair[1] - pair[0]) / 255 for pair in limits]
         return cls(np.repeat(np.where(present, units, np.nan), list(CHANNELS.values())))
 
@@ -87,14 +91,14 @@ class Looks:
 
         Where the target was seen before, the nearest such to what it looked like then.
         """
-        pixels = _pixels(frame, registration, box, 1.0) / self.units
+        pixels = self._pixels(frame, registration, box, 1.0)
         channels = np.isfinite(pixels).any(axis=0)
         seen = np.full(COUNT, np.nan)
         if not channels.any():
             return seen
         found = self.mean
         if not np.isfinite(found[channels]).all():
-            middle = _pixels(frame, registration, box, MIDDLE) / self.units
+            middle = self._pixels(frame, registration, box, MIDDLE)
             middle = middle if np.isfinite(middle).any(axis=0)[channels].all() else pixels
             found = np.where(np.isfinite(found), found, np.nanmedian(np.where(channels, middle, 0), axis=0))
         seen[channels] = _mode(pixels[:, channels], found[channels])
@@ -131,6 +135,21 @@ class Looks:
         distance = max(0.0, off @ np.linalg.solve(spread, off))  # rounding may leave less of a vast spread
         return float((TAILS + len(off)) / 2 * np.log1p(distance / TAILS))
 
+    def _pixels(self, frame: RgbtFrame, registration: Registration, box: NDArray, share: float) -> NDArray[np.float64]:
+        """(P, C) grey levels in a (4,) xywh box of RGB pixels, or in a share of its sides around its centre."""
+        x, y, width, height = boxes.xywh_to_cxcywh(box)
+        points = (GRID * (share * width, share * height) + (x - 0.5, y - 0.5))[:, None]
+        values = np.full((len(GRID), COUNT), np.nan)
+        first = 0
+        for name, image in zip(MODALITIES, frame.images):
+            channels = slice(first, first + CHANNELS[name])
+            first = channels.stop
+            if image is not None and np.isfinite(self.units[channels]).all():
+                matrix = registration.matrix(name, frame.size, (image.width, image.height))
+                places = np.rint(cv2.perspectiveTransform(points, matrix)[:, 0]).astype(int)
+                values[:, channels] = _at(image, places, CHANNELS[name])
+        return values / self.units
+
 
 def _mode(pixels: NDArray, start: NDArray) -> NDArray[np.float64]:
     """(D,) where (P, D) pixels are densest, uphill from a place; that of the median if none is near it."""
@@ -146,22 +165,6 @@ def _mode(pixels: NDArray, start: NDArray) -> NDArray[np.float64]:
             return np.median(pixels, axis=0)
         found = weights @ pixels / total
     return found
-
-
-def _pixels(frame: RgbtFrame, registration: Registration, box: NDArray, share: float) -> NDArray[np.float64]:
-    """(P, C) sensor values in a (4,) xywh box of RGB pixels, or in a share of its sides around its centre."""
-    x, y, width, height = boxes.xywh_to_cxcywh(box)
-    points = (GRID * (share * width, share * height) + (x - 0.5, y - 0.5))[:, None]
-    values = np.full((len(GRID), COUNT), np.nan)
-    first = 0
-    for name, image in zip(MODALITIES, frame.images):
-        channels = slice(first, first + CHANNELS[name])
-        first = channels.stop
-        if image is not None:
-            matrix = registration.matrix(name, frame.size, (image.width, image.height))
-            places = np.rint(cv2.perspectiveTransform(points, matrix)[:, 0]).astype(int)
-            values[:, channels] = _at(image, places, CHANNELS[name])
-    return values
 
 
 def _at(image: Image, places: NDArray, channels: int) -> NDArray[np.float64]:

@@ -175,7 +175,7 @@ class Tracker:
         seen = self._appearance(checked, limits, frame)
         partial = None if seen.present.all() else seen
         prepared = self._engine.prepare(seen.crops, seen.present, seen.extent)
-        motion, known = Motion(frame.stamp_ns), Looks.unknown(limits, frame.present)
+        motion, known = Motion(frame.stamp_ns), Looks.unknown(limits, self._used(frame))
         state = TargetState(checked, limits, prepared, motion, Outline(), known, None, partial, frame.size)
         return replace(state, outline=self._outline(state, frame)) if self._config.outline else state
 
@@ -196,7 +196,7 @@ class Tracker:
         crops = np.where(new[:, None, None, None], seen.crops, first.crops)
         known = replace(first, crops=crops, present=first.present | new)
         prepared = self._engine.prepare(known.crops, known.present, known.extent)
-        looks = state.looks.complete(state.limits, frame.present)
+        looks = state.looks.complete(state.limits, self._used(frame))
         return replace(state, templates=prepared, looks=looks, partial=None if known.present.all() else known)
 
     def step(self, state: TargetState, frame: RgbtFrame) -> tuple[TargetState, Estimate]:
@@ -324,6 +324,10 @@ class Tracker:
         by_name = dict(zip(MODALITIES, frame.present))
         return np.array([by_name[name] for name in self._config.modalities])
 
+    def _used(self, frame: RgbtFrame) -> tuple[bool, ...]:
+        """Per modality, whether it has an image and the network reads it."""
+        return tuple(p and name in self._config.modalities for name, p in zip(MODALITIES, frame.present))
+
     def _crops(
         self, frame: RgbtFrame, squares: Sequence[Square], size: int, limits: Sequence[tuple[Limits | None, ...]]
     ) -> NDArray[np.uint8]:
@@ -379,7 +383,7 @@ class Tracker:
             second_peak=peak.second_score,
             second_distance=peak.second_distance * self._config.search_size / square.scale,
             doubt=doubt,
-            present=tuple(p and name in self._config.modalities for name, p in zip(MODALITIES, frame.present)),
+            present=self._used(frame),
         )
         beside = _at(doubts, peak.second_place) - _at(doubts, peak.box[:2])
         estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score, -beside))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ckd_tracker_ros import looks
+from ckd_tracker_ros.engine import create
 from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.looks import Looks
+from ckd_tracker_ros.network.student import Student
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.sightings import Sightings
+from ckd_tracker_ros.tracker import Tracker
 
 STEP = 1 / 30
 BOX = np.array([60.0, 40, 40, 60])
@@ -86,6 +91,16 @@ def test_a_camera_that_is_missing_says_nothing_and_is_learnt_when_it_comes():
     seeing = learned(1.0, start=blind.complete(LIMITS, (True, True)))
     assert doubt(seeing) == 0 < doubt(seeing, warm=WARM + 900)
     assert seeing.complete((None, (0.0, 1.0)), (True, True)).units.tolist() == seeing.units.tolist()
+
+
+def test_a_camera_that_the_network_does_not_use_need_not_be_registered(tiny_student):
+    alone = Student(replace(tiny_student.config, modalities=("rgb",), motion=True))
+    tracker, both = Tracker(create(alone, "cpu")), frame()
+    square = RgbtFrame((both.images[0], Image(both.images[1].pixels[:, :60], "mono")), 0)
+    state = tracker.start(square, BOX)
+    state, estimate = tracker.step(state, square)
+    assert estimate.present == (True, False)
+    assert np.isnan(state.looks.read(square, Registration(), BOX)[3])
 
 
 @given(st.lists(st.tuples(*[st.one_of(st.just(np.nan), st.floats(-1e5, 1e5))] * 4), min_size=1, max_size=20))
