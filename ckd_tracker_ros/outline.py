@@ -19,6 +19,8 @@ Box = NDArray[np.float64]
 
 VIEWS = ((0, 0, 1), (0, 0, 0.8), (0, 0, 1.25), (0.3, 0, 1), (-0.3, 0, 1), (0, 0.3, 1), (0, -0.3, 1))
 """Search crops of the first frame: right and down by sizes (sqrt(width * height)) of the target, and how large."""
+VIEWS_OF_SOME = VIEWS[:3]
+"""Those in which it is also read with some of the cameras alone, in case the others go."""
 OWN_CELLS = 1.6
 """How far from its known centre a target's own scores are, in cells of the score map."""
 TRUST = np.array([0.5, 0.35, 0.6, 0.95])

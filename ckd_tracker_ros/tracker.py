@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
 from ckd_tracker_ros.looks import Looks
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.network import checkpoint
-from ckd_tracker_ros.outline import OWN_CELLS, VIEWS, Outline, views
+from ckd_tracker_ros.outline import OWN_CELLS, VIEWS, VIEWS_OF_SOME, Outline, views
 from ckd_tracker_ros.settings import TrackerSettings
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.thermal import Limits
@@ -68,7 +69,7 @@ class TargetState:
         limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
         templates: the target's first appearance, as the engine keeps it.
         motion: how it moves.
-        outline: how the network reads where it ends.
+        outlines: how the network reads where it ends, by which of its modalities are present.
         looks: which colours and which heat it has.
         recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
         image_size: width and height of the images in whose pixels it is; None = not known.
@@ -79,11 +80,16 @@ class TargetState:
     limits: tuple[Limits | None, ...]
     templates: Prepared
     motion: Motion
-    outline: Outline
+    outlines: dict[tuple[bool, ...], Outline]
     looks: Looks
     recent: Prepared | None = None
     partial: Appearance | None = None
     image_size: tuple[int, int] | None = None
+
+    def outline(self, present: NDArray[np.bool_]) -> Outline:
+        """How the network reads it with these modalities, (M,); as at the start where it never did."""
+        default = next(iter(self.outlines.values()), Outline())
+        return self.outlines.get(tuple(present.tolist()), default)
 
     def resized(self, image_size: tuple[int, int]) -> TargetState:
         """In the pixels of images of another size; with other proportions pixels stay as they are."""
@@ -151,7 +157,8 @@ class Tracker:
         present = np.ones(modalities, bool)
         template = np.zeros((modalities, config.template_size, config.template_size, 3), np.uint8)
         prepared = self._engine.prepare(template, present, np.full(2, 1 / config.template_factor))
-        for count in {*self._engine.batches(targets), *([len(VIEWS)] if config.outline else [])}:
+        readings = len(VIEWS) + (len(_subsets(present)) - 1) * len(VIEWS_OF_SOME)
+        for count in {*self._engine.batches(targets), *([readings] if config.outline else [])}:
             crops = np.zeros((count, modalities, config.search_size, config.search_size, 3), np.uint8)
             self._engine.run([prepared] * count, crops, np.tile(present, (count, 1)))
 
@@ -176,8 +183,8 @@ class Tracker:
         partial = None if seen.present.all() else seen
         prepared = self._engine.prepare(seen.crops, seen.present, seen.extent)
         motion, known = Motion(frame.stamp_ns), Looks.unknown(limits, self._used(frame))
-        state = TargetState(checked, limits, prepared, motion, Outline(), known, None, partial, frame.size)
-        return replace(state, outline=self._outline(state, frame)) if self._config.outline else state
+        state = TargetState(checked, limits, prepared, motion, {}, known, None, partial, frame.size)
+        return replace(state, outlines=self._outlines(state, frame)) if self._config.outline else state
 
     def renew(self, state: TargetState, frame: RgbtFrame) -> TargetState:
         """The state with the target's appearance in this frame, in which it is in `state.box`, beside the first one."""
@@ -197,7 +204,10 @@ class Tracker:
         known = replace(first, crops=crops, present=first.present | new)
         prepared = self._engine.prepare(known.crops, known.present, known.extent)
         looks = state.looks.complete(state.limits, self._used(frame))
-        return replace(state, templates=prepared, looks=looks, partial=None if known.present.all() else known)
+        state = replace(state, templates=prepared, looks=looks, partial=None if known.present.all() else known)
+        if not self._config.outline:
+            return state
+        return replace(state, outlines={**self._outlines(state, frame), **state.outlines})
 
     def step(self, state: TargetState, frame: RgbtFrame) -> tuple[TargetState, Estimate]:
         """Find one target in the next frame. See `step_many`."""
@@ -249,10 +259,11 @@ class Tracker:
         squares = [square_around(place, config.search_factor, config.search_size) for place in wanted]
         seen: list[list[NDArray]] = [[] for _ in states]
         if squares:
+            outlines = [state.outline(self._present(frame)) for state in states]
             maps = self._run([states[owner] for owner in owners], squares, frame)
             for crop, (owner, square, *target_maps) in enumerate(zip(owners, squares, *maps)):
                 for *box, score in find_summits(*target_maps, LEAST_OTHER):
-                    found = states[owner].outline.corrected(to_image(np.array(box), square, config.search_size))
+                    found = outlines[owner].corrected(to_image(np.array(box), square, config.search_size))
                     doubt = self._doubt(states[owner], found, frame) if score >= DOUBTED else 0.0
                     found = boxes.clip(found, *frame.size, self.settings.min_box_size)
                     seen[owner].append(np.array([*found, score, doubt, crop]))
@@ -282,13 +293,25 @@ class Tracker:
         (crops,) = self._crops(frame, [square], self._config.template_size, [limits])
         return Appearance(crops, self._present(frame), box[2:] * square.scale / self._config.template_size)
 
-    def _run(self, states: Sequence[TargetState], squares: Sequence[Square], frame: RgbtFrame) -> HostMaps:
-        """One batch through the network: the search crop of each square, for the target of the state beside it."""
+    def _run(
+        self,
+        states: Sequence[TargetState],
+        squares: Sequence[Square],
+        frame: RgbtFrame,
+        present: NDArray[np.bool_] | None = None,
+    ) -> HostMaps:
+        """One batch through the network: the search crop of each square, for the target of the state beside it.
+
+        Args:
+            present: (N, M) modalities that are used for each; None: all that the frame has.
+        """
         crops = self._crops(frame, squares, self._config.search_size, [state.limits for state in states])
         twice = [number for number, state in enumerate(states) if state.recent is not None]
         templates = [state.templates for state in states] + [states[number].recent for number in twice]
-        present = np.tile(self._present(frame), (len(templates), 1))
-        maps = self._engine.run(templates, np.concatenate([crops, crops[twice]]) if twice else crops, present)
+        if present is None:
+            present = np.tile(self._present(frame), (len(states), 1))
+        every = [*range(len(states)), *twice]
+        maps = self._engine.run(templates, crops[every] if twice else crops, present[every])
         if not twice:
             return maps
         count = len(states)
@@ -296,20 +319,24 @@ class Tracker:
             both[twice] = (both[twice] + both[count:]) / 2
         return HostMaps(*(both[:count] for both in maps))
 
-    def _outline(self, state: TargetState, frame: RgbtFrame) -> Outline:
-        """How the network reads a target in the frame where its box is known: one batch of `outline.VIEWS`."""
+    def _outlines(self, state: TargetState, frame: RgbtFrame) -> dict[tuple[bool, ...], Outline]:
+        """How the network reads a target in a frame where its box is known, with all cameras that are present and with
+        each of their subsets: one batch of `outline.VIEWS`."""
         config, centre = self._config, boxes.xywh_to_cxcywh(state.box)[:2]
+        sets = _subsets(self._present(frame))
         squares = [square_around(box, config.search_factor, config.search_size) for box in views(state.box)]
-        maps = self._run([state] * len(squares), squares, frame)
+        asked = [(of, square) for of in sets for square in squares[: len(VIEWS if of is sets[0] else VIEWS_OF_SOME)]]
+        present, places = np.array([of for of, _ in asked]), [square for _, square in asked]
+        maps = self._run([state] * len(asked), places, frame, present)
         line = (np.arange(config.search_grid) + 0.5) / config.search_grid
         cells = np.stack(np.meshgrid(line, line), axis=-1)
-        readings = []
-        for square, *target_maps in zip(squares, *maps):
+        readings: dict[tuple[bool, ...], list[NDArray]] = {of: [] for of in sets}
+        for (of, square), *target_maps in zip(asked, *maps):
             off = place_in_image(cells, square, config.search_size) - centre
             reach = OWN_CELLS * config.search_size / square.scale / config.search_grid
             near = (np.abs(off) < reach).all(axis=-1).astype(np.float64)
-            readings.append(to_image(find_peak(*target_maps, near).box, square, config.search_size))
-        return Outline.between(state.box, readings)
+            readings[of].append(to_image(find_peak(*target_maps, near).box, square, config.search_size))
+        return {of: Outline.between(state.box, read) for of, read in readings.items()}
 
     def _expected(self, state: TargetState, frame: RgbtFrame) -> NDArray[np.float64]:
         """(4,) xywh: where a target should be now, its centre inside the image; as published where it was last."""
@@ -362,7 +389,8 @@ class Tracker:
             window = window * np.exp(SHARE * (doubts.min() - doubts))
         peak = find_peak(score, size, offset, window if config.motion else self._window)
         rate = config.size_rate * peak.score**config.size_trust
-        found = state.outline.corrected(to_image(peak.box, square, config.search_size))
+        outline = state.outline(self._present(frame))
+        found = outline.corrected(to_image(peak.box, square, config.search_size))
         box = boxes.with_size(found, state.box[2:], 1 - rate)
         box = boxes.clip(box, *frame.size, self.settings.min_box_size)
         doubt = 0.0
@@ -402,11 +430,17 @@ class Tracker:
         if len(summits) < 2 or not state.looks.known:
             return self._no_doubts
         found = [to_image(box, square, self._config.search_size) for box in summits[:, :4]]
-        doubts = np.array([self._doubt(state, state.outline.corrected(box), frame) for box in found])
+        outline = state.outline(self._present(frame))
+        doubts = np.array([self._doubt(state, outline.corrected(box), frame) for box in found])
         grid = self._config.search_grid
         line = (np.arange(grid) + 0.5) / grid
         off = np.stack(np.meshgrid(line, line), axis=-1)[:, :, None] - summits[:, :2]
         return doubts[np.linalg.norm(off, axis=-1).argmin(axis=-1)]
+
+
+def _subsets(present: NDArray[np.bool_]) -> list[tuple[bool, ...]]:
+    """Every choice of some of these (M,) modalities, all of them first."""
+    return [of for of in itertools.product(*[(True, False) if p else (False,) for p in present]) if any(of)]
 
 
 def _at(cells: NDArray[np.float64], places: NDArray) -> NDArray[np.float64]:

@@ -50,22 +50,49 @@ def test_whatever_is_read_the_correction_is_bounded(box, readings, found):
     assert np.isfinite(corrected).all() and (corrected[2:] > 0).all()
 
 
+@pytest.fixture(scope="module")
+def frame() -> RgbtFrame:
+    pixels = np.random.default_rng(0).integers(0, 255, (120, 160), np.uint8)
+    return RgbtFrame((Image(np.dstack([pixels] * 3)), Image(255 - pixels, "mono")))
+
+
+def seen_by(frame: RgbtFrame, *cameras: bool) -> RgbtFrame:
+    images = tuple(image if there else None for image, there in zip(frame.images, cameras))
+    return replace(frame, images=images, rgb_size=frame.size)
+
+
+def tracker_of(student: Student, outline: bool) -> Tracker:
+    same = Student(replace(student.config, outline=outline))
+    same.load_state_dict(student.state_dict())
+    return Tracker(create(same, "cpu"))
+
+
 @pytest.mark.parametrize("cameras", [(True, True), (True, False), (False, True)])
-def test_the_first_frame_is_read_where_the_network_asks_for_it(tiny_student, cameras):
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 255, (120, 160), np.uint8)
-    images = (Image(np.dstack([pixels] * 3)), Image(pixels, "mono"))
-    frame = RgbtFrame(tuple(image if there else None for image, there in zip(images, cameras)))
-    states = {}
-    for on in (False, True):
-        student = Student(replace(tiny_student.config, outline=on))
-        student.load_state_dict(tiny_student.state_dict())
-        tracker = Tracker(create(student, "cpu"))
-        states[on] = tracker.start(frame, (60, 40, 30, 40))
-        if on:
-            again = tracker.start(frame, (60, 40, 30, 40))
-            np.testing.assert_array_equal(again.outline.growth, states[on].outline.growth)
-            plain, corrected = (tracker.step(s, frame)[1] for s in (replace(again, outline=Outline()), again))
-            assert plain.peak == corrected.peak and not np.allclose(plain.box, corrected.box)
-    assert not states[False].outline.shift.any() and not states[False].outline.growth.any()
-    assert states[True].outline.growth.any()
+def test_the_first_frame_is_read_where_the_network_asks_for_it(tiny_student, frame, cameras):
+    start, there = (60, 40, 30, 40), np.array(cameras)
+    frame = seen_by(frame, *cameras)
+    assert not tracker_of(tiny_student, False).start(frame, start).outlines
+    tracker = tracker_of(tiny_student, True)
+    state, again = tracker.start(frame, start), tracker.start(frame, start)
+    np.testing.assert_array_equal(again.outline(there).growth, state.outline(there).growth)
+    assert state.outline(there).growth.any()
+    plain, corrected = (tracker.step(s, frame)[1] for s in (replace(again, outlines={}), again))
+    assert plain.peak == corrected.peak and not np.allclose(plain.box, corrected.box)
+
+
+def test_one_camera_ends_a_target_where_it_alone_read_the_first_box(tiny_student, frame):
+    tracker = tracker_of(tiny_student, True)
+    both = tracker.start(frame, (60, 40, 30, 40))
+    for cameras in ((True, False), (False, True)):
+        alone = tracker.start(seen_by(frame, *cameras), (60, 40, 30, 40))
+        assert list(alone.outlines) == [cameras], "what was never seen was never read"
+        assert alone.outline(np.array([True, True])) is alone.outlines[cameras]
+        known = tracker.complete(alone, frame)
+        assert set(known.outlines) == set(both.outlines)
+        assert known.outlines[cameras] is alone.outlines[cameras]
+        boxes_seen = [
+            tracker.step(replace(both, outlines={(True, True): outline}), seen_by(frame, *cameras))[1].box
+            for outline in (both.outlines[cameras], both.outlines[True, True])
+        ]
+        np.testing.assert_array_equal(boxes_seen[0], tracker.step(both, seen_by(frame, *cameras))[1].box)
+        assert not np.allclose(*boxes_seen)

@@ -14,7 +14,6 @@ from ckd_tracker_ros import boxes, search
 from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.looks import Looks
 from ckd_tracker_ros.motion import Motion
-from ckd_tracker_ros.outline import Outline
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
@@ -34,7 +33,7 @@ def tracker() -> Tracker:
 def state_at(x: float, y: float, side: float = 40, velocity: tuple[float, float] = (0, 0)) -> TargetState:
     box = np.array([x - side / 2, y - side / 2, side, side])
     motion, looks = Motion(0, velocity=np.array(velocity)), Looks.unknown((None, None), (True, True))
-    return TargetState(box, (None, None), None, motion, Outline(), looks)
+    return TargetState(box, (None, None), None, motion, {}, looks)
 
 
 def sightings(*places: tuple[float, ...], side: float = 40) -> Sightings:
