@@ -24,6 +24,8 @@ NO_RGB_YET = "no RGB image has come yet: boxes are taken to be in pixels of the 
 
 _GRID_PIXELS = 2048
 _GAP = 10  # timeouts between two frames, after which nothing is concluded from what came before
+_KNOWN = 10  # changes after which it is known how long a stream stands still: a slow camera's driver may repeat images
+_STILL, _KEEP_USUAL = 3.0, 0.95  # times that, it is frozen; share of it that is remembered at each change
 _AGAIN_NS = 100_000_000  # between two looks at all pixels of images that hold nothing and go on to look like it
 _CELL = 4  # pixels that are averaged to confirm: noise and dead pixels shrink, a target of 8 px fills one cell
 _BLACK, _WHITE = 6.0, 250.0  # of 8 bits: no cell of a black image is brighter, none of a saturated one darker
@@ -82,6 +84,8 @@ class Seen:
     Attributes:
         fingerprint: of the last image, None before the first.
         changed_ns: stamp of the first frame with that image.
+        changes: how often it has changed.
+        usual_ns: how long it stands still between two changes at most, as far as it did so lately.
         suspect: what its images have looked like since `since_ns`, without a break; OK for nothing wrong.
         since_ns: stamp.
         looked_ns: stamp of the last frame of which all pixels were looked at.
@@ -89,6 +93,8 @@ class Seen:
 
     fingerprint: int | None = None
     changed_ns: int = 0
+    changes: int = 0
+    usual_ns: float = 0
     suspect: Verdict = Verdict.OK
     since_ns: int = 0
     looked_ns: int = 0
@@ -162,7 +168,10 @@ def _seen(seen: Seen, image: Image, now: int) -> Seen:
     grid = np.ascontiguousarray(image.pixels[stride // 2 :: stride, stride // 2 :: stride])
     fingerprint = zlib.crc32(grid)
     if fingerprint != seen.fingerprint:
-        seen = replace(seen, fingerprint=fingerprint, changed_ns=now)
+        usual = max(_KEEP_USUAL * seen.usual_ns, now - seen.changed_ns if seen.changes else 0)
+        seen = replace(
+            seen, fingerprint=fingerprint, changed_ns=now, changes=min(seen.changes + 1, _KNOWN), usual_ns=usual
+        )
     suspect = Verdict.OK
     if _suspicious(grid):
         if seen.suspect is not Verdict.OK and now - seen.looked_ns < _AGAIN_NS:
@@ -178,8 +187,9 @@ def _verdict(seen: Seen, image: Image | None, newest: int, now: int, timeout_ns:
         return seen.suspect
     if seen.suspect is Verdict.COVERED and now - seen.since_ns > timeout_ns:  # fog may pass; a cover stays
         return Verdict.COVERED
-    # The other one has changed for longer than the timeout since this one did: not so in a scene where nothing moves.
-    return Verdict.FROZEN if newest - seen.changed_ns > timeout_ns else Verdict.OK
+    # The other one has changed for longer since this one did than it may: not so in a scene where nothing moves.
+    longest = min(timeout_ns, _STILL * seen.usual_ns) if seen.changes == _KNOWN else timeout_ns
+    return Verdict.FROZEN if newest - seen.changed_ns > longest else Verdict.OK
 
 
 def _suspicious(grid: NDArray) -> bool:
