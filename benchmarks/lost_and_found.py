@@ -44,7 +44,8 @@ class Outcome:
     Attributes:
         found: whether it was TRACKING on the target (IoU above 0.5) within `FOUND_WITHIN` frames of its coming back.
         frames: until it was; infinite when it never was.
-        taken: whether it was ever TRACKING on the look-alike, from the hiding on.
+        taken: whether it was ever TRACKING on the look-alike and not on the target (IoU above 0.5), from the hiding on.
+        nearer: the same, also where the two overlap and the box is on both, but more on the look-alike.
         lost: whether it was LOST within `LOST_WITHIN` frames of the target's being gone.
         stayed: share of the later frames without the target in which it was LOST.
         right: frames with the target in sight and an IoU above 0.5.
@@ -56,6 +57,7 @@ class Outcome:
     found: bool
     frames: float
     taken: bool
+    nearer: bool
     lost: bool
     stayed: float
     right: int
@@ -89,10 +91,12 @@ def judge(rows: NDArray[np.float64]) -> Outcome:
     back = int(np.flatnonzero((sight >= IN_SIGHT) & (np.arange(len(sight)) >= HIDDEN[1] - 1))[0])
     again = np.flatnonzero(believed[back:] & (iou[back:] > 0.5))
     right = (iou > 0.5) & (sight >= IN_SIGHT)
+    other = (believed & (look_alike > 0.5) & (look_alike > iou))[gone:]
     return Outcome(
         found=bool(len(again)) and bool(again[0] <= FOUND_WITHIN),
         frames=float(again[0]) if len(again) else math.inf,
-        taken=bool((believed & (look_alike > 0.5) & (look_alike > iou))[gone:].any()),
+        taken=bool((other & (iou[gone:] <= 0.5)).any()),
+        nearer=bool(other.any()),
         lost=bool(lost[gone : gone + LOST_WITHIN + 1].any()),
         stayed=float(lost[gone + LOST_WITHIN : back].mean()),
         right=int(right.sum()),
@@ -125,6 +129,7 @@ def summed(name: str, outcomes: list[Outcome]) -> dict[str, object]:
         "found [%]": 100 * sum(o.found for o in outcomes) / count,
         "median frames": float(np.median([o.frames for o in outcomes])),
         "look-alike taken [%]": 100 * sum(o.taken for o in outcomes) / count,
+        "or on both, nearer to it [%]": 100 * sum(o.nearer for o in outcomes) / count,
         "lost in time [%]": 100 * sum(o.lost for o in outcomes) / count,
         "lost while gone [%]": 100 * float(np.mean([o.stayed for o in outcomes])),
         "right frames TRACKING [%]": 100 * sum(o.believed for o in outcomes) / max(1, sum(o.right for o in outcomes)),

@@ -191,11 +191,15 @@ def test_what_became_of_a_hidden_target_is_judged(benchmark):
     rows[96:152, 2] = Status.LOST
     good = module.judge(rows)
     assert (good.found, good.frames, good.taken, good.lost, good.stayed) == (True, 3.0, False, True, 1.0)
+    assert not good.nearer
     assert (good.right, good.believed, good.wrong, good.missing) == (179, 176, 7, False)
     rows[110:120, 1:3] = 0.9, Status.TRACKING
     rows[149:, 2] = Status.LOST
     bad = module.judge(rows)
-    assert (bad.found, bad.frames, bad.taken) == (False, math.inf, True) and bad.stayed < 1
+    assert (bad.found, bad.frames, bad.taken, bad.nearer) == (False, math.inf, True, True) and bad.stayed < 1
+    rows[110:120, 0] = 0.6
+    both = module.judge(rows)
+    assert (both.taken, both.nearer) == (False, True), "on the target too, where the two overlap"
     summed = module.summed("all", [good, bad])
     assert summed["found [%]"] == summed["look-alike taken [%]"] == 50
     assert module.scene(3, "outside").config.look_alikes == 1
