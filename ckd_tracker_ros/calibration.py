@@ -32,8 +32,8 @@ def logit(score: ArrayLike) -> NDArray[np.float64]:
 
 
 def doubted(score: ArrayLike, doubt: ArrayLike) -> NDArray[np.float64]:
-    """Scores 0..1 with logits that are lower by doubts; unchanged without them."""
-    return np.where(np.asarray(doubt) > 0, 1 / (1 + np.exp(doubt - logit(score))), score)
+    """Scores 0..1 with logits that are lower by doubts, higher by those below 0; unchanged without them."""
+    return np.where(np.asarray(doubt) != 0, 1 / (1 + np.exp(doubt - logit(score))), score)
 
 
 def probability(weights: ArrayLike, rows: ArrayLike) -> NDArray[np.float64]:

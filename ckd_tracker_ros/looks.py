@@ -44,6 +44,12 @@ AS_USUAL, MOST = 1.5, 4.0
 """Logarithms: what is so unlike the mean is usual, and nothing is doubted more than that: looks do change."""
 LONGEST_S = 4.0
 """After so long a time what a target looks like changes no more."""
+MOST_CREDIT = 2.0
+"""Logarithm: what looks like the target and not like the others is believed by so much more at most."""
+LEARN_OTHER, MOST_OTHERS = 0.2, 8
+"""Share that one sighting has in what another thing looks like; of how many that is remembered."""
+UNMISTAKABLE = 12.0
+"""Logarithm: what is so unlike the target need not be remembered, nobody takes it for that."""
 TAILS = 3.0
 """Degrees of freedom of a Student distribution: looks may jump, say in shadow, without ruling a target out."""
 
@@ -59,6 +65,7 @@ class Looks:
         spread: (C, C) covariance about this mean.
         seconds: for which it was learnt.
         stamp_ns: when it was seen last.
+        others: (K, C) what things that look like it have in common, as `mean`; those seen last come first.
     """
 
     units: NDArray[np.float64]
@@ -66,6 +73,7 @@ class Looks:
     spread: NDArray[np.float64] = field(default_factory=lambda: np.eye(COUNT) * UNKNOWN**2)
     seconds: float = 0.0
     stamp_ns: int = 0
+    others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, COUNT)))
 
     @property
     def known(self) -> bool:
@@ -105,7 +113,12 @@ class Looks:
         return seen
 
     def learned(self, seen: NDArray, seconds: float, stamp_ns: int) -> Looks:
-        """After it looked like that, (C,), NaN where no camera saw it, for so many seconds more up to this time."""
+        """After it looked like that, (C,), NaN where no camera saw it, for so many seconds more up to this time.
+
+        What is more like a thing that is known to be another teaches nothing.
+        """
+        if self.another(seen) > 0:
+            return self
         mean, known = np.where(np.isfinite(self.mean), self.mean, seen), np.isfinite(seen)
         off = np.where(known, seen - mean, 0.0)
         age = self.seconds + seconds
@@ -114,11 +127,46 @@ class Looks:
         spread = self.spread + slow * np.outer(known, known) * (np.outer(off, off) - self.spread)
         return replace(self, mean=mean + quick * off, spread=spread, seconds=age, stamp_ns=stamp_ns)
 
+    def beside(self, seen: NDArray) -> Looks:
+        """After something that is not the target was seen, and looked like that, (C,)."""
+        if not self.known or not np.isfinite(seen).any():
+            return self
+        unlike = np.array([self._unlike(seen, other) for other in self.others])
+        own = self.unlike(seen)
+        if len(unlike) and unlike.min() < min(AS_USUAL, own):
+            nearest = int(unlike.argmin())
+            other = self.others[nearest]
+            other = np.where(np.isfinite(other), other + LEARN_OTHER * np.nan_to_num(seen - other), seen)
+            rest = np.delete(self.others, nearest, axis=0)
+            return replace(self, others=np.concatenate([other[None], rest]))
+        if not AS_USUAL < own < UNMISTAKABLE:
+            return self
+        return replace(self, others=np.concatenate([seen[None], self.others])[:MOST_OTHERS])
+
     def doubt(self, seen: NDArray, stamp_ns: int) -> float:
-        """By how much, as a logit, a sighting that looks like that, (C,), is less likely to be the target for it."""
+        """By how much, as a logit, a sighting that looks like that, (C,), is less likely to be the target for it.
+
+        Below 0: likelier, as it looks like the target and like none of the others.
+        """
         if not self.known:
             return 0.0
-        return min(MOST, max(0.0, self.unlike(seen, (stamp_ns - self.stamp_ns) / 1e9) - AS_USUAL))
+        unlike = self.unlike(seen, (stamp_ns - self.stamp_ns) / 1e9) - AS_USUAL
+        another = self.another(seen, stamp_ns)
+        if unlike > 0 or another > 0:
+            return min(MOST, max(unlike, another))
+        return max(-MOST_CREDIT, another)
+
+    def another(self, seen: NDArray, stamp_ns: int | None = None) -> float:
+        """By how much, as a logit, what looks like that, (C,), is likelier one of the others than the target; below 0:
+        less likely. 0 where nothing is known."""
+        if not self.known or not len(self.others):
+            return 0.0
+        seconds = 0.0 if stamp_ns is None else (stamp_ns - self.stamp_ns) / 1e9
+        more = [
+            self._unlike(np.where(np.isfinite(other), seen, np.nan), self.mean, seconds) - self._unlike(seen, other)
+            for other in self.others
+        ]
+        return max(more)
 
     def unlike(self, seen: NDArray, seconds: float = 0.0) -> float:
         """How much less likely a target looks like that, (C,), than like its mean: as a logarithm, 0 and more.
@@ -126,10 +174,14 @@ class Looks:
         Args:
             seconds: since it was last seen; it may have changed as far as it does in that time.
         """
-        known = np.isfinite(seen) & np.isfinite(self.mean)
+        return self._unlike(seen, self.mean, seconds)
+
+    def _unlike(self, seen: NDArray, mean: NDArray, seconds: float = 0.0) -> float:
+        """As `unlike`, of something that varies as the target does, with another mean, (C,)."""
+        known = np.isfinite(seen) & np.isfinite(mean)
         if not known.any():
             return 0.0
-        off = (seen - self.mean)[known]
+        off = (seen - mean)[known]
         growth = np.clip(seconds, MEAN_S, LONGEST_S) / MEAN_S
         spread = self.spread[np.ix_(known, known)] * growth + FLOOR**2 * np.eye(len(off))
         distance = max(0.0, off @ np.linalg.solve(spread, off))  # rounding may leave less of a vast spread

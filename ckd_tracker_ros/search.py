@@ -45,6 +45,8 @@ STEADY, STEADY_S = 0.3, 0.1
 BEATS_WEAK, BEATS_STRONG = 1.0, 2.0
 """A sighting whose score is so much better than that of a look-alike, as logits, is another thing: of clutter, and of
 what the network takes for the target rather than not."""
+OTHER_LOOKS, LEARN_DOUBT = 2.5, 0.2
+"""And so is one whose looks are doubted by so much less; share that one sighting has in the usual doubt of a thing."""
 WORTH_A_LOOK = 0.3
 """From this score on a sighting is looked at in a crop of its own, where scores are more reliable."""
 CONFIRM, REFUTE = 2, 4
@@ -54,8 +56,12 @@ SHORT = 1.0
 STRONG, COVERED = 0.4, 0.4
 """Look-alikes with this score are looked after: in a crop of their own, unless another one has them in its middle, so
 many sides of it from its centre."""
-CERTAIN = 0.9
+SATURATED = 0.9
 """Scores above this say no more: how much above it a crop shows something depends on where it lies in the crop."""
+
+
+PLACE, SCORE, UNSEEN, CERTAIN, DOUBT, COLUMNS = slice(2), 2, 3, 4, 5, 6
+"""Columns of `Search.others`, and their number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +70,9 @@ class Search:
 
     Attributes:
         seconds: since the target was last believed.
-        others: (N, 5) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen, and 1 while
-            it is certain that they are another thing: seen where the target could not be, or beside it, and step by
-            step since then.
+        others: (N, 6) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen, 1 while it
+            is certain that they are another thing: seen where the target could not be, or beside it, and step by step
+            since then; and the usual doubt of their looks, see `Sightings.doubts`, NaN where it is not known.
         tile: next crop of the sweep through the image.
         found: (4,) xywh box that may be the target, None when there is none.
         confirmed: frames in a row in which it was good enough; one that scores less than usual counts for less.
@@ -74,7 +80,7 @@ class Search:
     """
 
     seconds: float = 0.0
-    others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
+    others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, COLUMNS)))
     tile: int = 0
     found: Box | None = None
     confirmed: float = 0.0
@@ -82,14 +88,14 @@ class Search:
 
     def scaled(self, factor: float) -> Search:
         """In images that are so much larger; where nothing is followed from one frame to the next."""
-        return replace(self, others=self.others * (factor, factor, 1, 1, 1), found=None, confirmed=0, refuted=0)
+        return replace(self, others=self.others * (factor, factor, 1, 1, 1, 1), found=None, confirmed=0, refuted=0)
 
     @classmethod
     def of(cls, state: TargetState) -> Search:
         """A search for a target that was last believed in this state."""
         rivals = state.motion.rivals
-        likely = doubted(rivals[:, 2], rivals[:, 3])
-        return cls(others=np.column_stack([rivals[:, :2], likely, np.zeros(len(rivals)), np.ones(len(rivals))]))
+        likely, unseen, certain = doubted(rivals[:, 2], rivals[:, 3]), np.zeros(len(rivals)), np.ones(len(rivals))
+        return cls(others=np.column_stack([rivals[:, :2], likely, unseen, certain, np.full(len(rivals), np.nan)]))
 
 
 def expected(state: TargetState, seconds: float, image_size: tuple[int, int]) -> Box:
@@ -138,14 +144,14 @@ def _unseen(search: Search, chosen: Sequence[Box], middle: Box, covered: float) 
     """(4,) xywh box around the strong look-alike that was not seen for longest, if any was not, and is near enough to
     be taken for the target soon."""
     size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(middle)[:2]
-    due = (search.others[:, 2] >= STRONG) & (search.others[:, 3] > 0)
-    due &= np.linalg.norm(search.others[:, :2] - centre, axis=1) <= reach(search.seconds + 1) * size
+    due = (search.others[:, SCORE] >= STRONG) & (search.others[:, UNSEEN] > 0)
+    due &= np.linalg.norm(search.others[:, PLACE] - centre, axis=1) <= reach(search.seconds + 1) * size
     for box in chosen:
-        due &= (np.abs(search.others[:, :2] - boxes.xywh_to_cxcywh(box)[:2]) > covered).any(axis=1)
+        due &= (np.abs(search.others[:, PLACE] - boxes.xywh_to_cxcywh(box)[:2]) > covered).any(axis=1)
     if not due.any():
         return []
-    other = search.others[np.argmax(np.where(due, search.others[:, 3], -1))]
-    return [np.concatenate([other[:2] - middle[2:] / 2, middle[2:]])]
+    other = search.others[np.argmax(np.where(due, search.others[:, UNSEEN], -1))]
+    return [np.concatenate([other[PLACE] - middle[2:] / 2, middle[2:]])]
 
 
 def update(
@@ -155,7 +161,7 @@ def update(
     sightings: Sightings,
     others: Sequence[Box],
     seconds: float,
-) -> tuple[Search, Sightings]:
+) -> tuple[Search, Sightings, Sightings]:
     """What a step's sightings mean.
 
     Args:
@@ -165,29 +171,46 @@ def update(
         seconds: since the last step.
 
     Returns:
-        The search after it, and the sightings that may be the target: the best first.
+        The search after it, the sightings that may be the target, the best first, and those that certainly are not.
     """
     age = search.seconds + seconds
     middle = boxes.xywh_to_cxcywh(expected(state, age, image_size))
     size = math.sqrt(middle[2] * middle[3])
-    known = np.concatenate([search.others + np.array([0, 0, 0, seconds, 0]), _as_others(others)])
+    known = np.concatenate([search.others + np.array([0, 0, 0, seconds, 0, 0]), _as_others(others)])
     single = sightings.single(SAME * size)
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
-    owner = _assigned(centres, single.likely, known, size)
+    doubts = single.known_doubts
+    owner = _assigned(centres, single.likely, doubts, known, size)
     too_far = np.linalg.norm(centres - middle[:2], axis=1) > reach(age) * size
     free = (owner < 0) & ~too_far & _fits(single.boxes, middle[2:])
+    wrong = too_far.copy()
     for number in np.flatnonzero(owner >= 0):
-        x, y, score, unseen, certain = known[owner[number]]
-        steady = certain and unseen <= STEADY_S and np.linalg.norm(centres[number] - (x, y)) <= STEADY * size
-        rise = max(single.likely[number] - score, 0.0) * (1.0 if too_far[number] or steady else RISE)
-        known[owner[number]] = *centres[number], score + rise, 0.0, bool(too_far[number] or steady)
+        seen = centres[number], single.likely[number], doubts[number]
+        entry = known[owner[number]] = _seen_again(known[owner[number]], *seen, too_far[number], size)
+        wrong[number] = bool(entry[CERTAIN]) and owner[number] < len(search.others)
     new = np.flatnonzero((owner < 0) & too_far)
     known = known[: len(search.others)]  # those that are tracked will be handed in again
-    known = np.concatenate(
-        [known, np.column_stack([centres[new], single.likely[new], np.zeros(len(new)), np.ones(len(new))])]
-    )
-    known = _merged(known[np.argsort(known[:, 3], kind="stable")], size)[:MOST_OTHERS]
-    return replace(search, seconds=age, others=known), single[free]
+    found = [centres[new], single.likely[new], np.zeros(len(new)), np.ones(len(new)), doubts[new]]
+    known = np.concatenate([known, np.column_stack(found)])
+    known = _merged(known[np.argsort(known[:, UNSEEN], kind="stable")], size)[:MOST_OTHERS]
+    return replace(search, seconds=age, others=known), single[free], single[wrong]
+
+
+def _seen_again(
+    entry: NDArray, centre: NDArray, likely: float, doubt: float, too_far: bool, size: float
+) -> NDArray[np.float64]:
+    """The row of a look-alike after it was seen at a (2,) place, with a score and a doubt, NaN where that is not known.
+
+    Args:
+        too_far: whether the target cannot be there.
+        size: of the target, RGB pixels.
+    """
+    steady = entry[CERTAIN] and entry[UNSEEN] <= STEADY_S and np.linalg.norm(centre - entry[PLACE]) <= STEADY * size
+    certain = bool(too_far or steady)
+    score = entry[SCORE] + max(likely - entry[SCORE], 0.0) * (1.0 if certain else RISE)
+    usual = entry[DOUBT] + LEARN_DOUBT * (doubt - entry[DOUBT])
+    usual = usual if np.isfinite(usual) else np.fmax(entry[DOUBT], doubt)  # the one that is known
+    return np.array([*centre, score, 0.0, certain, usual])
 
 
 def _merged(known: NDArray, size: float) -> NDArray[np.float64]:
@@ -195,12 +218,12 @@ def _merged(known: NDArray, size: float) -> NDArray[np.float64]:
     the higher score of both, and certain if one was."""
     kept: list[NDArray] = []
     for entry in known:
-        same = [other for other in kept if np.linalg.norm(other[:2] - entry[:2]) < SAME / 2 * size]
+        same = [other for other in kept if np.linalg.norm(other[PLACE] - entry[PLACE]) < SAME / 2 * size]
         if same:
-            same[0][[2, 4]] = np.maximum(same[0][[2, 4]], entry[[2, 4]])
+            same[0][[SCORE, CERTAIN]] = np.maximum(same[0][[SCORE, CERTAIN]], entry[[SCORE, CERTAIN]])
         else:
             kept.append(entry.copy())
-    return np.reshape(kept, (-1, 5))
+    return np.reshape(kept, (-1, COLUMNS))
 
 
 def reach(seconds: float) -> float:
@@ -208,18 +231,24 @@ def reach(seconds: float) -> float:
     return NEAR + FASTEST * seconds
 
 
-def may_be(search: Search, state: TargetState, image_size: tuple[int, int], box: Box, score: float) -> bool:
-    """Whether a (4,) xywh box with this score may be the target: it can have come there, and no look-alike is there."""
+def may_be(
+    search: Search, state: TargetState, image_size: tuple[int, int], box: Box, score: float, doubt: float = math.nan
+) -> bool:
+    """Whether a (4,) xywh box with this score may be the target: it can have come there, and no look-alike is there.
+
+    Args:
+        doubt: of its looks, which the score has in it; NaN where they are not known.
+    """
     middle = boxes.xywh_to_cxcywh(expected(state, search.seconds, image_size))
     size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[None, :2]
     if np.linalg.norm(centre - middle[:2]) > reach(search.seconds) * size or not _fits(box[None], middle[2:])[0]:
         return False
-    return bool((_assigned(centre, np.array([score]), search.others, size) < 0).all())
+    return bool((_assigned(centre, np.array([score]), np.array([doubt]), search.others, size) < 0).all())
 
 
 def trusted(score: float, doubt: float = 0.0) -> float:
     """Logit of a score, as far as it says anything, less by a doubt."""
-    return float(logit(min(score, CERTAIN))) - doubt
+    return float(logit(min(score, SATURATED))) - doubt
 
 
 def weight(evidence: float, usual: float) -> float:
@@ -233,17 +262,18 @@ def _fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
 
 
 def _as_others(tracked: Sequence[Box]) -> NDArray[np.float64]:
-    """(N, 5) as in `Search.others`, of targets that are seen now."""
-    return np.reshape([[*boxes.xywh_to_cxcywh(box)[:2], 1.0, 0.0, 1.0] for box in tracked], (-1, 5))
+    """(N, 6) as in `Search.others`, of targets that are seen now."""
+    return np.reshape([[*boxes.xywh_to_cxcywh(box)[:2], 1.0, 0.0, 1.0, np.nan] for box in tracked], (-1, COLUMNS))
 
 
-def _assigned(centres: NDArray, scores: NDArray, known: NDArray, size: float) -> NDArray[np.int64]:
-    """(K,) which of the (N, 5) look-alikes each of (K, 2) sightings is, -1 for none; each at most once."""
+def _assigned(centres: NDArray, scores: NDArray, doubts: NDArray, known: NDArray, size: float) -> NDArray[np.int64]:
+    """(K,) which of the (N, 6) look-alikes each of (K, 2) sightings is, -1 for none; each at most once."""
     owner = np.full(len(centres), -1)
-    distances = np.linalg.norm(centres[:, None] - known[:, :2], axis=-1)
-    reach = (NOISE + np.minimum(DRIFT * known[:, 3], LARGEST_DRIFT)) * size
-    margin = np.where(known[:, 2] < 0.5, BEATS_WEAK, BEATS_STRONG)
-    fits = (distances <= reach) & (logit(scores)[:, None] - logit(known[:, 2]) <= margin)
+    distances = np.linalg.norm(centres[:, None] - known[:, PLACE], axis=-1)
+    reach = (NOISE + np.minimum(DRIFT * known[:, UNSEEN], LARGEST_DRIFT)) * size
+    margin = np.where(known[:, SCORE] < 0.5, BEATS_WEAK, BEATS_STRONG)
+    fits = (distances <= reach) & (logit(scores)[:, None] - logit(known[:, SCORE]) <= margin)
+    fits &= ~(known[:, DOUBT] - doubts[:, None] > OTHER_LOOKS)
     taken: set[int] = set()
     for number, other in zip(*np.unravel_index(np.argsort(distances, axis=None), distances.shape)):
         if owner[number] < 0 and other not in taken and fits[number, other]:
@@ -271,5 +301,5 @@ def weigh(search: Search, free: Sightings, weight: float, bad: bool) -> Search:
 
 def is_another(search: Search, box: Box, score: float) -> Search:
     """After what has this (4,) xywh box and score now turned out to be a look-alike."""
-    other = np.array([[*boxes.xywh_to_cxcywh(box)[:2], score, 0.0, 0.0]])
+    other = np.array([[*boxes.xywh_to_cxcywh(box)[:2], score, 0.0, 0.0, np.nan]])
     return replace(search, others=np.concatenate([other, search.others]))

@@ -32,8 +32,8 @@ class LostSettings:
         recover: from here on a lost one is believed again; at least `confidence`. An uncertain one from half way.
         after: frames in a row that a target is uncertain before it is lost.
         give_up: seconds that a target is searched for before it is removed; 0: for ever.
-        renew: seconds after which a target that is well seen, and alone, gets its present appearance as a second
-            template beside the first; 0: never.
+        renew: seconds after which a target that is well seen, alone, and of its usual colours and heat gets its present
+            appearance as a second template beside the first, which stays; 0: never.
         crops: of a step, in which targets that are not believed are searched for, all together; at least one for each
             lost target.
 
@@ -46,7 +46,7 @@ class LostSettings:
     after: int = 5
     give_up: float = 30.0
     crops: int = 4
-    renew: float = 0.0
+    renew: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 <= self.confidence <= self.recover <= 1:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.calibration import doubted
+from ckd_tracker_ros.looks import COUNT
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,31 +21,40 @@ class Sightings:
         scores: (N,) of the network before any window, 0..1.
         doubts: (N,) by how much, as a logit, colours and heat are not the target's, see `looks.Looks.doubt`.
         crops: (N,) in which search crop each was seen.
+        looks: (N, C) which colours and which heat each has, see `looks.Looks.read`; NaN where it was not looked at.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
     doubts: NDArray[np.float64]
     crops: NDArray[np.int64]
+    looks: NDArray[np.float64]
 
     @classmethod
-    def of(cls, rows: NDArray) -> Sightings:
-        """From (N, 7) rows, in any order, of a box, score, doubt and crop."""
-        rows = rows[np.argsort(-doubted(rows[:, 4], rows[:, 5]), kind="stable")]
-        return cls(rows[:, :4], rows[:, 4], rows[:, 5], rows[:, 6].astype(int))
+    def of(cls, rows: NDArray, looks: NDArray | None = None) -> Sightings:
+        """From (N, 7) rows, in any order, of a box, score, doubt and crop, and the looks of each if any are known."""
+        looks = np.full((len(rows), COUNT), np.nan) if looks is None else looks
+        order = np.argsort(-doubted(rows[:, 4], rows[:, 5]), kind="stable")
+        return cls(rows[:, :4], rows[:, 4], rows[:, 5], rows[:, 6].astype(int), looks)[order]
 
     def __getitem__(self, chosen: NDArray | slice) -> Sightings:
-        return Sightings(self.boxes[chosen], self.scores[chosen], self.doubts[chosen], self.crops[chosen])
+        return Sightings(*(getattr(self, each.name)[chosen] for each in fields(self)))
 
     @property
     def likely(self) -> NDArray[np.float64]:
         """(N,) scores 0..1, lower where looks are doubted."""
         return doubted(self.scores, self.doubts)
 
+    @property
+    def known_doubts(self) -> NDArray[np.float64]:
+        """(N,) `doubts`, NaN where looks were not looked at."""
+        return np.where(np.isfinite(self.looks).any(axis=1), self.doubts, np.nan)
+
     def plus(self, box: NDArray[np.float64], score: float, doubt: float) -> Sightings:
         """These and another one, which was seen in no crop of theirs: -1."""
         row = np.array([*box, score, doubt, -1])
-        return Sightings.of(np.vstack([np.column_stack([self.boxes, self.scores, self.doubts, self.crops]), row]))
+        rows = np.vstack([np.column_stack([self.boxes, self.scores, self.doubts, self.crops]), row])
+        return Sightings.of(rows, np.vstack([self.looks, np.full(COUNT, np.nan)]))
 
     def beside(self) -> Sightings:
         """The next one of the same crop as the first, if there is one."""

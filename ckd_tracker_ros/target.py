@@ -141,7 +141,7 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
     if not believed and estimate.confidence >= _half_way(settings):
         plan = replace(target.search, seconds=target.search.seconds + target.state.motion.elapsed(frame.stamp_ns))
         likely = float(doubted(estimate.peak, estimate.doubt))
-        if search.may_be(plan, target.believed, frame.size, estimate.box, likely):
+        if search.may_be(plan, target.believed, frame.size, estimate.box, likely, estimate.doubt):
             if target.status is Status.UNCERTAIN:
                 return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial)
         else:
@@ -204,12 +204,12 @@ def _renewed(tracker: Tracker, target: Target, frame: RgbtFrame, settings: LostS
     A target that was started while a camera was missing is due as soon as that camera sees it.
     """
     sure = target.status is Status.TRACKING and not target.trial and target.estimate.confidence >= SURE
-    if not (sure and target.estimate.second_peak <= ALONE):
+    if not (sure and target.estimate.second_peak <= ALONE and target.estimate.doubt <= 0):
         return target
     if target.state.partial is not None:
         target = replace(target, state=tracker.complete(target.state, frame))
     due = frame.stamp_ns - target.renewed_ns >= settings.renew * 1e9 or frame.stamp_ns < target.renewed_ns
-    if not (settings.renew and due and all(frame.present)):
+    if not (settings.renew and due):
         return target
     return replace(target, state=tracker.renew(target.state, frame), renewed_ns=frame.stamp_ns)
 
@@ -265,13 +265,17 @@ def _found(
         seen = seen.plus(target.estimate.box, target.estimate.peak, target.estimate.doubt)
     if target.on_trial:  # what it was found as is not found once more
         others = [*others, target.box]
-    plan, free = search.update(plan, believed, frame.size, seen, others, seconds)
+    plan, free, wrong = search.update(plan, believed, frame.size, seen, others, seconds)
+    for looks in wrong.looks:
+        believed = replace(believed, looks=believed.looks.beside(looks))
     if before.status is not Status.LOST and not target.on_trial:
-        return replace(target, search=plan)  # the tracker itself says where it is; the search learns what it is not
+        # the tracker itself says where it is; the search learns what it is not
+        return replace(target, believed=believed, search=plan)
     best, doubt = (float(of[:1].sum()) for of in (free.scores, free.doubts))
     second, second_doubt = (float(of.sum()) for of in (free.beside().scores, free.beside().doubts))
     held = len(free.crops) and free.crops[0] < 0  # by the tracker, which saw what is beside it too
-    confidence = target.estimate.confidence if held else tracker.confidence(best, second, doubt - second_doubt)
+    likely = float(doubted(best, min(doubt, 0.0)))
+    confidence = target.estimate.confidence if held else tracker.confidence(likely, second, doubt - second_doubt)
     good = confidence >= (_half_way(settings) if held else settings.recover)
     evidence = search.trusted(best, doubt)
     weight = good * search.weight(evidence, target.usual)
@@ -282,7 +286,8 @@ def _found(
         if target.on_trial:
             likely = float(doubted(target.estimate.peak, target.estimate.doubt))
             plan = search.is_another(plan, target.box, likely)
-        motion = Motion(frame.stamp_ns, rivals=np.column_stack([plan.others[:, :3], np.zeros(len(plan.others))]))
+        rivals = np.column_stack([plan.others[:, : search.UNSEEN], np.zeros(len(plan.others))])
+        motion = Motion(frame.stamp_ns, rivals=rivals)
         state = replace(believed, box=plan.found, motion=motion)
         estimate = replace(
             target.estimate,

@@ -25,7 +25,7 @@ from ckd_tracker_ros.crop import (
 )
 from ckd_tracker_ros.engine import Engine, HostMaps, Prepared, load
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
-from ckd_tracker_ros.looks import Looks
+from ckd_tracker_ros.looks import COUNT, Looks
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.outline import OWN_CELLS, VIEWS, VIEWS_OF_SOME, Outline, views
@@ -37,6 +37,13 @@ DOUBTED = 0.3
 """Score from which on it is looked at which colours and which heat something has."""
 SHARE = 0.5
 """Of a doubt, between places of one search crop, where the target has just been: it may have turned."""
+CONTINUITY, LIMIT = 2.0, 6.0
+"""Logarithms: how much likelier the target is beforehand, where it is found, than another thing; and how much the looks
+of another thing can say against that."""
+APART = 2.0
+"""Cells from the winner from which on something else is not the target itself."""
+SUFFICIENT = 0.8
+"""Score from which on a target's first appearance finds it without its later one."""
 CLEAR, BESIDE = 0.7, 0.4
 """Score from which, and score of anything else up to which, what is seen teaches what the target looks like."""
 
@@ -61,6 +68,19 @@ class Appearance:
 
 
 @dataclass(frozen=True, eq=False)
+class Later:
+    """A later appearance of a target.
+
+    Attributes:
+        templates: as the engine keeps it.
+        present: (M,) bool, the modalities that it was seen with.
+    """
+
+    templates: Prepared
+    present: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
 class TargetState:
     """All that a target's past means for its next step. Opaque to clients: keep it and hand it back.
 
@@ -71,7 +91,7 @@ class TargetState:
         motion: how it moves.
         outlines: how the network reads where it ends, by which of its modalities are present.
         looks: which colours and which heat it has.
-        recent: a later appearance, as the engine keeps it, which has half a say; None: the first one alone.
+        recent: a later appearance, which has half a say where the first one does not suffice; None: there is none.
         image_size: width and height of the images in whose pixels it is; None = not known.
         partial: the first appearance, where it still lacks a camera; None: it is complete.
     """
@@ -82,7 +102,7 @@ class TargetState:
     motion: Motion
     outlines: dict[tuple[bool, ...], Outline]
     looks: Looks
-    recent: Prepared | None = None
+    recent: Later | None = None
     partial: Appearance | None = None
     image_size: tuple[int, int] | None = None
 
@@ -189,7 +209,7 @@ class Tracker:
     def renew(self, state: TargetState, frame: RgbtFrame) -> TargetState:
         """The state with the target's appearance in this frame, in which it is in `state.box`, beside the first one."""
         seen = self._appearance(state.box, state.limits, frame)
-        return replace(state, recent=self._engine.prepare(seen.crops, seen.present, seen.extent))
+        return replace(state, recent=Later(self._engine.prepare(seen.crops, seen.present, seen.extent), seen.present))
 
     def complete(self, state: TargetState, frame: RgbtFrame) -> TargetState:
         """The state with what its first appearance lacks taken from this frame, in which it is in `state.box`.
@@ -258,16 +278,22 @@ class Tracker:
         wanted = [place for of_target in places for place in of_target]
         squares = [square_around(place, config.search_factor, config.search_size) for place in wanted]
         seen: list[list[NDArray]] = [[] for _ in states]
+        read: list[list[NDArray]] = [[] for _ in states]
         if squares:
             outlines = [state.outline(self._present(frame)) for state in states]
-            maps = self._run([states[owner] for owner in owners], squares, frame)
+            maps = self._run([states[owner] for owner in owners], squares, frame, least=LEAST_OTHER)
             for crop, (owner, square, *target_maps) in enumerate(zip(owners, squares, *maps)):
                 for *box, score in find_summits(*target_maps, LEAST_OTHER):
                     found = outlines[owner].corrected(to_image(np.array(box), square, config.search_size))
-                    doubt = self._doubt(states[owner], found, frame) if score >= DOUBTED else 0.0
+                    known, looks = states[owner].looks, np.full(COUNT, np.nan)
+                    if score >= DOUBTED:
+                        looks = known.read(frame, self.settings.registration, found)
                     found = boxes.clip(found, *frame.size, self.settings.min_box_size)
-                    seen[owner].append(np.array([*found, score, doubt, crop]))
-        return states, [Sightings.of(np.reshape(rows, (-1, 7))) for rows in seen]
+                    seen[owner].append(np.array([*found, score, known.doubt(looks, frame.stamp_ns), crop]))
+                    read[owner].append(looks)
+        return states, [
+            Sightings.of(np.reshape(rows, (-1, 7)), np.reshape(of, (-1, COUNT))) for rows, of in zip(seen, read)
+        ]
 
     def confidence(self, peak: float, second_peak: float, doubt: float = 0.0) -> float:
         """0..1 of a sighting with this score, beside another one (0: alone); as in `Estimate`.
@@ -275,7 +301,7 @@ class Tracker:
         Args:
             doubt: by how much more its looks are doubted than those of the other one; under 0: less.
         """
-        peak, second_peak = float(doubted(peak, doubt)), float(doubted(second_peak, -doubt))
+        peak, second_peak = float(doubted(peak, max(doubt, 0.0))), float(doubted(second_peak, max(-doubt, 0.0)))
         return peak if self._calibration is None else self._calibration.confidence(peak, second_peak)
 
     def _with_limits(self, states: Sequence[TargetState], frame: RgbtFrame) -> list[TargetState]:
@@ -299,25 +325,32 @@ class Tracker:
         squares: Sequence[Square],
         frame: RgbtFrame,
         present: NDArray[np.bool_] | None = None,
+        least: float = 0.0,
     ) -> HostMaps:
         """One batch through the network: the search crop of each square, for the target of the state beside it.
 
+        Where the first appearance does not suffice, a second batch asks for the later one, which has half a say.
+
         Args:
             present: (N, M) modalities that are used for each; None: all that the frame has.
+            least: score under which nothing is there that the later appearance need be asked about.
         """
         crops = self._crops(frame, squares, self._config.search_size, [state.limits for state in states])
-        twice = [number for number, state in enumerate(states) if state.recent is not None]
-        templates = [state.templates for state in states] + [states[number].recent for number in twice]
         if present is None:
             present = np.tile(self._present(frame), (len(states), 1))
-        every = [*range(len(states)), *twice]
-        maps = self._engine.run(templates, crops[every] if twice else crops, present[every])
-        if not twice:
-            return maps
-        count = len(states)
-        for both in maps:
-            both[twice] = (both[twice] + both[count:]) / 2
-        return HostMaps(*(both[:count] for both in maps))
+        maps = self._engine.run([state.templates for state in states], crops, present)
+        best = maps.score.max(axis=(1, 2, 3))
+        later = [state.recent for state in states]
+        again = [
+            number
+            for number in np.flatnonzero((best >= least) & (best < SUFFICIENT))
+            if later[number] is not None and later[number].present[present[number]].any()
+        ]
+        if again:
+            more = self._engine.run([later[number].templates for number in again], crops[again], present[again])
+            for first, second in zip(maps, more):
+                first[again] = (first[again] + second) / 2
+        return maps
 
     def _outlines(self, state: TargetState, frame: RgbtFrame) -> dict[tuple[bool, ...], Outline]:
         """How the network reads a target in a frame where its box is known, with all cameras that are present and with
@@ -383,24 +416,32 @@ class Tracker:
     ) -> tuple[TargetState, Estimate]:
         """What the network's maps say of a target that was expected in a (4,) xywh box."""
         config, motion, looks, doubts = self._config, state.motion, state.looks, self._no_doubts
+        outline = state.outline(self._present(frame))
         if config.motion:
-            doubts = self._doubts(state, square, frame, score, size, offset)
+            summits = find_summits(score, size, offset, DOUBTED)
+            places = [outline.corrected(to_image(box, square, config.search_size)) for box in summits[:, :4]]
+            read = [looks.read(frame, self.settings.registration, box) for box in places] if len(places) > 1 else []
+            if read:
+                doubts = self._nearest(summits, np.array([looks.doubt(seen, frame.stamp_ns) for seen in read]))
             window = motion.window(config.search_grid, config.search_factor, expected)
             window = window * np.exp(SHARE * (doubts.min() - doubts))
         peak = find_peak(score, size, offset, window if config.motion else self._window)
         rate = config.size_rate * peak.score**config.size_trust
-        outline = state.outline(self._present(frame))
         found = outline.corrected(to_image(peak.box, square, config.search_size))
         box = boxes.with_size(found, state.box[2:], 1 - rate)
         box = boxes.clip(box, *frame.size, self.settings.min_box_size)
-        doubt = 0.0
+        doubt = another = 0.0
         if config.motion:
             others = place_in_image(peak.others[:, :2], square, config.search_size)
             rivals = np.column_stack([others, peak.others[:, 2], _at(doubts, peak.others[:, :2])])
             motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns)
             box = boxes.clip(box, *frame.size, self.settings.min_box_size)
             seen = looks.read(frame, self.settings.registration, box)
-            doubt = looks.doubt(seen, frame.stamp_ns)
+            doubt, another = looks.doubt(seen, frame.stamp_ns), looks.another(seen, frame.stamp_ns)
+            if peak.score >= CLEAR and doubt <= 0:
+                apart = np.abs(summits[:, :2] - peak.box[:2]).max(axis=1) > APART / config.search_grid if read else ()
+                for number in np.flatnonzero(apart):
+                    looks = looks.beside(read[number])
             if peak.score >= CLEAR and peak.second_score <= BESIDE:
                 looks = looks.learned(seen, state.motion.elapsed(frame.stamp_ns), frame.stamp_ns)
         estimate = Estimate(
@@ -414,24 +455,12 @@ class Tracker:
             present=self._used(frame),
         )
         beside = _at(doubts, peak.second_place) - _at(doubts, peak.box[:2])
-        estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score, -beside))
+        more = max(min(another, LIMIT) - CONTINUITY, -beside) if another > CONTINUITY else -beside
+        estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score, more))
         return replace(state, box=box, motion=motion, looks=looks), estimate
 
-    def _doubt(self, state: TargetState, box: NDArray[np.float64], frame: RgbtFrame) -> float:
-        """By how much, as a logit, the looks of a (4,) xywh box are not those of a target."""
-        return state.looks.doubt(state.looks.read(frame, self.settings.registration, box), frame.stamp_ns)
-
-    def _doubts(
-        self, state: TargetState, square: Square, frame: RgbtFrame, score: NDArray, size: NDArray, offset: NDArray
-    ) -> NDArray[np.float64]:
-        """(F, F) for each cell of the maps how much the looks of the summit that is nearest to it are doubted; 0 where
-        there is one summit at most."""
-        summits = find_summits(score, size, offset, DOUBTED)
-        if len(summits) < 2 or not state.looks.known:
-            return self._no_doubts
-        found = [to_image(box, square, self._config.search_size) for box in summits[:, :4]]
-        outline = state.outline(self._present(frame))
-        doubts = np.array([self._doubt(state, outline.corrected(box), frame) for box in found])
+    def _nearest(self, summits: NDArray[np.float64], doubts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(F, F) for each cell of the maps the one of (N,) doubts that belongs to the nearest of (N, 5) summits."""
         grid = self._config.search_grid
         line = (np.arange(grid) + 0.5) / grid
         off = np.stack(np.meshgrid(line, line), axis=-1)[:, :, None] - summits[:, :2]

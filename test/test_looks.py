@@ -82,6 +82,50 @@ def test_what_changes_all_the_time_and_what_was_not_seen_for_long_is_doubted_les
     assert 0 < doubt(steady, 60.0, **shade) == doubt(steady, 5.0, **shade) < doubt(steady, 0.0, **shade) < looks.MOST
 
 
+TWIN = {"coat": tuple(channel + 2 for channel in COAT), "warm": WARM + 8}
+"""Hardly different, as look-alikes of generated scenes are."""
+
+
+def seen_as(known: Looks, seed: int = 0, **kind) -> np.ndarray:
+    return known.read(frame(**kind, seed=seed), Registration(), BOX)
+
+
+def test_a_look_alike_that_was_seen_is_told_from_the_target_by_what_it_looks_like_itself():
+    alone = learned()
+    known = alone
+    for seed in range(10):
+        known = known.beside(seen_as(known, seed, **TWIN))
+    assert len(known.others) == 1, "one thing, seen ten times"
+    np.testing.assert_allclose(known.others[0], seen_as(known, 99, **TWIN), atol=1.5)
+    assert doubt(known, **TWIN) > doubt(alone, **TWIN) + 1
+    assert doubt(alone) == 0 and doubt(known) == -looks.MOST_CREDIT
+    assert known.another(seen_as(known, **TWIN)) > 0 > known.another(seen_as(known))
+    assert known.learned(seen_as(known, **TWIN), STEP, 0) is known, "another thing teaches nothing"
+    assert known.learned(seen_as(known), STEP, 0) is not known
+
+
+def test_only_what_may_be_taken_for_the_target_is_remembered():
+    known = learned()
+    assert not len(known.beside(seen_as(known)).others), "as the target looks itself"
+    assert not len(known.beside(seen_as(known, coat=(20, 200, 250), warm=WARM - 900)).others), "nothing like it"
+    assert not len(known.beside(np.full(4, np.nan)).others)
+    assert not len(Looks.unknown(LIMITS, (True, True)).beside(seen_as(known, **TWIN)).others)
+    for angle in np.arange(looks.MOST_OTHERS + 4) / (looks.MOST_OTHERS + 4) * 2 * np.pi:
+        known = known.beside(last := known.mean + 14 * np.array([np.cos(angle), np.sin(angle), 0, 0]))
+    assert len(known.others) == looks.MOST_OTHERS
+    np.testing.assert_array_equal(known.others[0], last)
+
+
+def test_a_look_alike_that_one_camera_saw_is_judged_by_that_camera():
+    known = learned()
+    twin = seen_as(known, **TWIN)
+    half = np.where([True, True, True, False], twin, np.nan)
+    known = known.beside(half)
+    assert known.another(np.where([False] * 3 + [True], twin, np.nan)) == 0
+    assert known.another(twin) == known.another(half) > 0
+    assert np.isfinite(known.beside(twin).others[0]).all(), "and completed when the other one sees it"
+
+
 def test_a_camera_that_is_missing_says_nothing_and_is_learnt_when_it_comes():
     blind = Looks.unknown((None, None), (True, False))
     half = RgbtFrame((frame().images[0], None), 0)
@@ -108,7 +152,9 @@ def test_whatever_is_seen_the_doubt_is_bounded(seen):
     known = Looks.unknown((None, None), (True, True))
     for values in seen:
         known = known.learned(np.array(values), 0.1, 0)
-        assert 0 <= known.doubt(np.array(values), 0) <= looks.MOST
+        known = known.beside(np.array(values)[::-1])
+        assert -looks.MOST_CREDIT <= known.doubt(np.array(values), 0) <= looks.MOST
+        assert len(known.others) <= looks.MOST_OTHERS
     assert known.doubt(np.full(4, np.nan), 10**9) == 0
 
 
@@ -120,3 +166,8 @@ def test_of_two_sightings_the_doubted_one_comes_second():
     held = seen.plus(np.array([90.0, 0, 10, 10]), 0.95, 0.5)
     assert held.crops[0] == -1 and not len(held.beside().scores)
     assert not len(Sightings.of(np.zeros((0, 7))).beside().scores)
+    known = Sightings.of(rows, np.array([[1.0] * 4, [np.nan] * 4, [3.0, 3, 3, np.nan]]))
+    assert known.looks[:, 0].tolist()[1:] == [3, 1] and np.isnan(known.looks[0]).all(), "each keeps its looks"
+    np.testing.assert_array_equal(known.known_doubts, [np.nan, 0, 3])
+    likelier = Sightings.of(rows + np.array([0, 0, 0, 0, 0, -3, 0]))
+    assert likelier.likely[0] > 0.9, "below 0 a doubt is a reason to believe"

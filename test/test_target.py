@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from ckd_tracker_ros import boxes, search
 from ckd_tracker_ros.frame import Image, RgbtFrame
-from ckd_tracker_ros.looks import Looks
+from ckd_tracker_ros.looks import COUNT, Looks
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
-from ckd_tracker_ros.target import LostSettings, Status, Target, follow, judge, resized
-from ckd_tracker_ros.tracker import TargetState, Tracker
+from ckd_tracker_ros.target import LostSettings, Status, Target, _renewed, follow, judge, resized
+from ckd_tracker_ros.tracker import LEAST_OTHER, SUFFICIENT, TargetState, Tracker
 
 T, U, L, R = Status.TRACKING, Status.UNCERTAIN, Status.LOST, Status.REMOVED
 SIZE = (640, 480)
@@ -37,9 +37,15 @@ def state_at(x: float, y: float, side: float = 40, velocity: tuple[float, float]
 
 
 def sightings(*places: tuple[float, ...], side: float = 40) -> Sightings:
-    """Of (x, y, score) and perhaps doubt, in one crop."""
+    """Of (x, y, score) and perhaps doubt, in one crop; without a doubt nobody has looked at colours and heat."""
     rows = [(x - side / 2, y - side / 2, side, side, score, *(doubt or (0,)), 0) for x, y, score, *doubt in places]
-    return Sightings.of(np.reshape(rows, (-1, 7)))
+    looks = [np.full(COUNT, 50.0 + len(doubt) if doubt else np.nan) for _, _, _, *doubt in places]
+    return Sightings.of(np.reshape(rows, (-1, 7)), np.reshape(looks, (-1, COUNT)))
+
+
+def others_of(*rows: tuple[float, ...]) -> np.ndarray:
+    """`Search.others` from rows with or without a usual doubt."""
+    return np.array([(*row, np.nan)[: search.COLUMNS] for row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +75,9 @@ def test_a_target_is_resized_with_the_images(tracker):
     assert smaller.status is T and boxes.iou(2 * smaller.box, scene.boxes(1)[0]) > 0.7
     (larger,) = follow(tracker, targets, frames[2], LostSettings())
     assert larger.status is T and boxes.iou(larger.box, scene.boxes(2)[0]) > 0.7
-    lost = replace(smaller, believed=smaller.state, search=Search(others=np.array([[10.0, 20.0, 0.5, 1.0, 1.0]])))
+    lost = replace(smaller, believed=smaller.state, search=Search(others=np.array([[10.0, 20.0, 0.5, 1.0, 1.0, 2.0]])))
     again = resized(lost, frames[2])
-    assert again.search.others.tolist() == [[20.0, 40.0, 0.5, 1.0, 1.0]]
+    assert again.search.others.tolist() == [[20.0, 40.0, 0.5, 1.0, 1.0, 2.0]]
     np.testing.assert_allclose(again.believed.box, 2 * smaller.state.box)
     np.testing.assert_allclose(again.size, 2 * smaller.size)
     cut = replace(smaller, state=smaller.state.resized((320, 320)))
@@ -136,9 +142,9 @@ def test_what_is_too_far_away_to_be_the_target_never_becomes_it():
     far = (400.0, 100.0)
     for step in range(90):  # three seconds later it could have come so far; a thing that was there before is not it
         far = far[0] - 1.5, far[1]
-        plan, free = search.update(plan, state, SIZE, sightings((*far, 0.9)), (), STEP)
+        plan, free, _ = search.update(plan, state, SIZE, sightings((*far, 0.9)), (), STEP)
         assert not len(free.scores), step
-    plan, free = search.update(plan, state, SIZE, sightings((*far, 0.9), (220, 180, 0.8)), (), STEP)
+    plan, free, _ = search.update(plan, state, SIZE, sightings((*far, 0.9), (220, 180, 0.8)), (), STEP)
     assert free.scores.tolist() == [0.8], "what turns up now may be it"
 
 
@@ -146,7 +152,7 @@ def test_known_look_alikes_and_other_targets_are_not_the_target():
     motion = Motion(0, rivals=np.array([[150.0, 100.0, 0.8, 0.0]]))
     state = replace(state_at(100, 100), motion=motion)
     both = sightings((152, 100, 0.9), (110, 130, 0.7), (100, 100, 0.6))
-    _, free = search.update(Search.of(state), state, SIZE, both, (np.array([90.0, 110, 40, 40]),), STEP)
+    _, free, _ = search.update(Search.of(state), state, SIZE, both, (np.array([90.0, 110, 40, 40]),), STEP)
     assert free.scores.tolist() == [0.6]
 
 
@@ -187,7 +193,7 @@ def test_what_fails_its_trial_is_searched_for_as_before(judged):
     frame, start, state, estimate = judged
     where = boxes.cxcywh_to_xywh(np.array([*boxes.xywh_to_cxcywh(state.box)[:2], 50, 50]))
     original = replace(start, box=where)
-    plan = Search(seconds=2.0, others=np.array([[9.0, 9, 0.5, 0, 1]]))
+    plan = Search(seconds=2.0, others=np.array([[9.0, 9, 0.5, 0, 1, np.nan]]))
     target = replace(Target.begin("a", "", start), size=np.array([9.0, 9]), believed=original, search=plan, trial=4.0)
     weak, strong = replace(estimate, confidence=0.1), replace(estimate, box=where, confidence=0.9, peak=0.9)
     doubted = judge(target, state, weak, frame, LostSettings())
@@ -200,26 +206,50 @@ def test_what_fails_its_trial_is_searched_for_as_before(judged):
     assert doubted.status is L and not doubted.trial and doubted.search is plan
 
 
+def test_what_stands_where_a_look_alike_was_is_not_that_if_its_looks_are_the_targets():
+    plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, 1, 1.8))), state_at(100, 100)
+    for doubt, taken in ((1.5, []), (-1.5, [0.9])):
+        _, free, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9, doubt)), (), STEP)
+        assert free.scores.tolist() == taken
+    _, free, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9)), (), STEP)
+    assert not len(free.scores), "nobody has looked"
+    seen = np.array([122.0, 100, 0.9])
+    assert search.may_be(plan, state, SIZE, boxes.cxcywh_to_xywh(np.array([*seen[:2], 40, 40])), 0.9, doubt=-1.5)
+    assert not search.may_be(plan, state, SIZE, boxes.cxcywh_to_xywh(np.array([*seen[:2], 40, 40])), 0.9, doubt=1.5)
+
+
+def test_the_looks_of_a_look_alike_are_followed_and_known_once_they_were_seen():
+    state, plan = state_at(500, 400), Search(others=others_of((100.0, 100, 0.9, 0.0, 1)))
+    plan, _, wrong = search.update(plan, state, SIZE, sightings((100, 100, 0.9, 3.0), (300, 90, 0.8, 1.0)), (), STEP)
+    assert sorted(plan.others[:, search.DOUBT].tolist()) == [1.0, 3.0] and wrong.scores.tolist() == [0.8, 0.9]
+    plan, _, wrong = search.update(plan, state, SIZE, sightings((100, 100, 0.9, 2.0), (510, 400, 0.5, 0.0)), (), STEP)
+    assert plan.others[0, search.DOUBT] == pytest.approx(3.0 - search.LEARN_DOUBT), "by and by"
+    assert wrong.scores.tolist() == [0.9], "what may be the target is not certainly another thing"
+    tracked = np.array([80.0, 80, 40, 40])
+    _, free, wrong = search.update(Search(), state_at(100, 100), SIZE, sightings((100, 100, 0.9, 0.0)), [tracked], STEP)
+    assert not len(free.scores) and not len(wrong.scores), "another target that is tracked, perhaps this one on trial"
+
+
 def test_what_is_looked_at_and_is_not_the_target_is_another_thing():
     plan = Search()
     for score in (0.5, 0.6, 0.4):
         plan = search.weigh(plan, sightings((30, 30, score)), 0.0, bad=True)
         assert plan.found is not None and not len(plan.others)
     plan = search.weigh(plan, sightings((30, 30, 0.5)), 0.0, bad=True)
-    assert plan.found is None and plan.others.tolist() == [[30, 30, 0.5, 0, 0]]
-    _, free = search.update(plan, state_at(30, 30), SIZE, sightings((30, 30, 0.7), (56, 30, 0.95)), (), STEP)
+    assert plan.found is None and plan.others[:, : search.DOUBT].tolist() == [[30, 30, 0.5, 0, 0]]
+    _, free, _ = search.update(plan, state_at(30, 30), SIZE, sightings((30, 30, 0.7), (56, 30, 0.95)), (), STEP)
     assert free.scores.tolist() == [0.95]
 
 
 def test_look_alikes_in_one_place_are_one():
-    others = np.array([[100.0, 100, 0.4, 0.0, 0], [104, 100, 0.9, 0.5, 1], [300, 100, 0.6, 0.1, 0]])
-    plan, _ = search.update(Search(others=others), state_at(500, 400), SIZE, sightings(), (), STEP)
+    others = others_of((100.0, 100, 0.4, 0.0, 0), (104, 100, 0.9, 0.5, 1), (300, 100, 0.6, 0.1, 0))
+    plan, _, _ = search.update(Search(others=others), state_at(500, 400), SIZE, sightings(), (), STEP)
     assert plan.others[:, [0, 1, 2, 4]].tolist() == [[100, 100, 0.9, 1], [300, 100, 0.6, 0]]
 
 
 def test_a_strong_look_alike_that_was_not_seen_is_looked_at():
     def second(*others, seconds=3.0):
-        plan = Search(seconds=seconds, others=np.array(others, float))
+        plan = Search(seconds=seconds, others=others_of(*others))
         chosen, _ = search.places(plan, state_at(100, 100), SIZE, 4.0, 3, False)
         return tuple(boxes.xywh_to_cxcywh(chosen[1])[:2])
 
@@ -232,9 +262,9 @@ def test_a_strong_look_alike_that_was_not_seen_is_looked_at():
 
 @pytest.mark.parametrize(("certain", "taken"), [(1, []), (0, [0.9])])
 def test_a_look_alike_that_comes_out_of_hiding_is_still_itself(certain, taken):
-    plan = Search(seconds=1.0, others=np.array([[120.0, 100, 0.3, 0.0, certain]]))
+    plan = Search(seconds=1.0, others=others_of((120.0, 100, 0.3, 0.0, certain)))
     for score in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
-        plan, free = search.update(plan, state_at(100, 100), SIZE, sightings((122, 100, score)), (), STEP)
+        plan, free, _ = search.update(plan, state_at(100, 100), SIZE, sightings((122, 100, score)), (), STEP)
     assert free.scores.tolist() == taken, "what only scored too little may have been the target all the time"
 
 
@@ -258,7 +288,7 @@ def test_what_is_much_larger_or_flatter_is_not_the_target():
     seen = sightings((100, 100, 0.9))
     for width, height, count in ((40, 40, 1), (60, 30, 1), (80, 40, 0), (20, 20, 0)):
         box = boxes.cxcywh_to_xywh(np.array([[100.0, 100, width, height]]))
-        _, free = search.update(Search(), state_at(100, 100), SIZE, replace(seen, boxes=box), (), STEP)
+        _, free, _ = search.update(Search(), state_at(100, 100), SIZE, replace(seen, boxes=box), (), STEP)
         assert len(free.scores) == count, (width, height)
         assert search.may_be(Search(), state_at(100, 100), SIZE, box[0], 0.9) == bool(count)
 
@@ -303,22 +333,43 @@ def test_several_targets_share_the_crops_and_do_not_become_each_other(tracker):
         np.testing.assert_array_equal(one.box, other.box)
 
 
-def test_a_second_template_has_half_a_say_and_the_first_stays(tracker):
+def test_a_second_template_has_half_a_say_where_the_first_does_not_suffice(tracker):
     scene = Scene(SceneConfig(frames=40, distractors=0), seed=5)
     begun = Target.begin("a", "", tracker.start(scene.frame(0), scene.boxes(0)[0]))
     plain, renewed = [begun], [begun]
     for i in range(1, 40):
-        plain = follow(tracker, plain, scene.frame(i), LostSettings())
+        plain = follow(tracker, plain, scene.frame(i), LostSettings(renew=0))
         renewed = follow(tracker, renewed, scene.frame(i), LostSettings(renew=0.5))
     assert plain[0].state.recent is None and renewed[0].state.recent is not None
-    assert renewed[0].state.templates is begun.state.templates
+    assert renewed[0].state.templates is begun.state.templates, "the first one stays"
     assert renewed[0].renewed_ns % 500_000_000 < 40_000_000, "at half seconds"
-    assert not np.array_equal(plain[0].box, renewed[0].box)
     assert boxes.iou(renewed[0].box, scene.boxes(39)[0]) > 0.5
     frame, state = scene.frame(39), renewed[0].state
-    maps = [tracker.look([s], [[state.box]], frame)[1][0].scores[0] for s in (
-        replace(state, recent=None), replace(state, templates=state.recent, recent=None), state)]  # fmt: skip
-    assert maps[2] == pytest.approx((maps[0] + maps[1]) / 2, abs=0.02)
+
+    def score(state: TargetState, frame: RgbtFrame) -> float:
+        return tracker.look([state], [[renewed[0].box]], frame)[1][0].scores[0]
+
+    blurred = replace(frame, images=tuple(replace(i, pixels=cv2.blur(i.pixels, (45, 45))) for i in frame.images))
+    alone, later = replace(state, recent=None), replace(state, templates=state.recent.templates, recent=None)
+    assert score(alone, frame) >= SUFFICIENT and score(state, frame) == score(alone, frame)
+    assert LEAST_OTHER < score(alone, blurred) < SUFFICIENT
+    assert score(state, blurred) == pytest.approx((score(alone, blurred) + score(later, blurred)) / 2, abs=0.02)
+    blind = replace(blurred, images=(None, blurred.images[1]), rgb_size=frame.size)
+    of_rgb = replace(state, recent=replace(state.recent, present=np.array([True, False])))
+    assert score(of_rgb, blind) == score(alone, blind) != score(state, blind), "it was not seen by that camera then"
+
+
+def test_what_may_be_another_thing_is_no_second_template(judged, tracker):
+    frame, start, state, estimate = judged
+    sure = replace(estimate, confidence=0.99, second_peak=0.0, doubt=0.0)
+    target, later = Target.begin("a", "", start), replace(frame, stamp_ns=10**9)
+
+    def renewed(**evidence) -> bool:
+        now = judge(target, state, replace(sure, **evidence), later, LostSettings())
+        return _renewed(tracker, now, later, LostSettings()).state.recent is not None
+
+    assert renewed()
+    assert not renewed(confidence=0.9) and not renewed(second_peak=0.5) and not renewed(doubt=0.5)
 
 
 @pytest.mark.parametrize("late", [0, 1])
