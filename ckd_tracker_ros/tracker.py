@@ -419,10 +419,10 @@ class Tracker:
         outline = state.outline(self._present(frame))
         if config.motion:
             summits = find_summits(score, size, offset, DOUBTED)
+            summits = summits if len(summits) > 1 else summits[:0]  # one alone is nobody's rival
             places = [outline.corrected(to_image(box, square, config.search_size)) for box in summits[:, :4]]
-            read = [looks.read(frame, self.settings.registration, box) for box in places] if len(places) > 1 else []
-            if read:
-                doubts = self._nearest(summits, np.array([looks.doubt(seen, frame.stamp_ns) for seen in read]))
+            read = [looks.read(frame, self.settings.registration, place) for place in places]
+            doubts = self._nearest(summits, [looks.doubt(each, frame.stamp_ns) for each in read])
             window = motion.window(config.search_grid, config.search_factor, expected)
             window = window * np.exp(SHARE * (doubts.min() - doubts))
         peak = find_peak(score, size, offset, window if config.motion else self._window)
@@ -439,7 +439,7 @@ class Tracker:
             seen = looks.read(frame, self.settings.registration, box)
             doubt, another = looks.doubt(seen, frame.stamp_ns), looks.another(seen, frame.stamp_ns)
             if peak.score >= CLEAR and doubt <= 0:
-                apart = np.abs(summits[:, :2] - peak.box[:2]).max(axis=1) > APART / config.search_grid if read else ()
+                apart = np.abs(summits[:, :2] - peak.box[:2]).max(axis=1) > APART / config.search_grid
                 for number in np.flatnonzero(apart):
                     looks = looks.beside(read[number])
             if peak.score >= CLEAR and peak.second_score <= BESIDE:
@@ -454,17 +454,20 @@ class Tracker:
             doubt=doubt,
             present=self._used(frame),
         )
-        beside = _at(doubts, peak.second_place) - _at(doubts, peak.box[:2])
-        more = max(min(another, LIMIT) - CONTINUITY, -beside) if another > CONTINUITY else -beside
-        estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score, more))
+        against = _at(doubts, peak.box[:2]) - _at(doubts, peak.second_place)
+        if another > CONTINUITY:
+            against = max(against, min(another, LIMIT) - CONTINUITY)
+        estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score, against))
         return replace(state, box=box, motion=motion, looks=looks), estimate
 
-    def _nearest(self, summits: NDArray[np.float64], doubts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(F, F) for each cell of the maps the one of (N,) doubts that belongs to the nearest of (N, 5) summits."""
+    def _nearest(self, summits: NDArray[np.float64], doubts: Sequence[float]) -> NDArray[np.float64]:
+        """(F, F), for each cell of the maps the doubt of the nearest of (N, 5) summits, N of them; 0 without any."""
+        if not len(doubts):
+            return self._no_doubts
         grid = self._config.search_grid
         line = (np.arange(grid) + 0.5) / grid
         off = np.stack(np.meshgrid(line, line), axis=-1)[:, :, None] - summits[:, :2]
-        return doubts[np.linalg.norm(off, axis=-1).argmin(axis=-1)]
+        return np.array(doubts)[np.linalg.norm(off, axis=-1).argmin(axis=-1)]
 
 
 def _subsets(present: NDArray[np.bool_]) -> list[tuple[bool, ...]]:
