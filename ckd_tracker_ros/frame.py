@@ -80,8 +80,8 @@ class Estimate:
         windowed_peak: score that won after the Hann window, 0..1; its cell gives the box.
         second_peak: largest score before the window outside the winner's neighbourhood: a look-alike, when high.
         second_distance: from the winner to that second peak, RGB pixels.
-        doubt: by how much, as a logit, its colours and its heat are not the target's; 0: they may be; below 0: they are, and
-            not those of what has been seen beside it.
+        doubt: by how much, as a logit, its colours and its heat are not the target's; 0: may be; below 0: they are,
+            and not those of what was seen beside it.
         present: per modality, whether it was used.
     """
 
