@@ -74,6 +74,7 @@ class Search:
             is certain that they are another thing: seen where the target could not be, or beside it, and step by step
             since then; and the usual doubt of their looks, see `Sightings.doubts`, NaN where it is not known.
         tile: next crop of the sweep through the image.
+        steps: in which it was searched for.
         found: (4,) xywh box that may be the target, None when there is none.
         confirmed: frames in a row in which it was good enough; one that scores less than usual counts for less.
         refuted: frames in a row in which it was too bad.
@@ -82,6 +83,7 @@ class Search:
     seconds: float = 0.0
     others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, COLUMNS)))
     tile: int = 0
+    steps: int = 0
     found: Box | None = None
     confirmed: float = 0.0
     refuted: int = 0
@@ -118,16 +120,18 @@ def places(
 
     First where something was found in the last step, else where the target should be (not with `sweep_only`: the
     tracker looks there anyway); then where the look-alike is that was not seen for longest, as it might be taken for
-    the target where it has gone; then further and further away, and through the whole image again and again.
+    the target where it has gone; then further and further away, and through the whole image again and again. Where
+    there is but one crop a step, because several targets share them, they take turns.
 
     Args:
         factor: side of a crop in sizes of the target.
         count: at most so many.
     """
     middle = expected(state, search.seconds, image_size)
-    chosen = [] if sweep_only else [middle if search.found is None else search.found]
+    turns = count == 1 and search.found is None
+    chosen = [] if sweep_only or (turns and search.steps % 2) else [middle if search.found is None else search.found]
     size = math.sqrt(middle[2] * middle[3])
-    if len(chosen) < count:
+    if len(chosen) < count and not (turns and search.steps % 4 == 1):
         chosen += _unseen(search, chosen, middle, COVERED * factor * size)
     stride = STRIDE * factor * size
     columns, rows = (max(1, math.ceil(side / stride)) for side in image_size)
@@ -137,7 +141,7 @@ def places(
     centres = centres[np.argsort(np.linalg.norm(centres - centre, axis=1), kind="stable")]
     tiles = [(search.tile + k) % len(centres) for k in range(min(max(count - len(chosen), 0), len(centres)))]
     chosen += [np.concatenate([centres[tile] - middle[2:] / 2, middle[2:]]) for tile in tiles]
-    return chosen, replace(search, tile=(search.tile + len(tiles)) % len(centres))
+    return chosen, replace(search, tile=(search.tile + len(tiles)) % len(centres), steps=search.steps + 1)
 
 
 def _unseen(search: Search, chosen: Sequence[Box], middle: Box, covered: float) -> list[Box]:

@@ -122,7 +122,7 @@ def test_a_lost_target_goes_on_ever_slower_and_stays_in_the_image():
 def test_the_sweep_reaches_every_place(x, y, side, count, sweep_only):
     state, plan, seen = state_at(x, y, side), Search(), []
     columns, rows = (int(np.ceil(n / (search.STRIDE * 4 * side))) for n in SIZE)
-    for _ in range(columns * rows + 1):
+    for _ in range((columns * rows + 1) * (1 if count > 1 or sweep_only else 2)):
         chosen, plan = search.places(plan, state, SIZE, 4.0, count, sweep_only)
         assert len(chosen) <= count
         seen += chosen
@@ -130,10 +130,19 @@ def test_the_sweep_reaches_every_place(x, y, side, count, sweep_only):
             return  # tiny targets: the order is the same
     centres = boxes.xywh_to_cxcywh(np.array(seen))[:, :2]
     if count == 1 and not sweep_only:
-        return  # one crop a step looks where the target should be
+        np.testing.assert_array_equal(seen[::2], [seen[0]] * len(seen[::2]), "every other one where it should be")
     corners = np.array([(a, b) for a in (0, 320, 640) for b in (0, 240, 480)])
     reach = np.abs(centres[:, None] - corners).max(axis=-1).min(axis=0)
     assert (reach <= 4 * side / 2 + 1e-6).all(), "every corner lies in a crop"
+
+
+def test_one_crop_a_step_goes_to_the_sweep_too_beside_a_look_alike_that_is_never_seen():
+    plan, state, chosen = Search(seconds=3.0, others=others_of((420.0, 100, 0.9, 0.1, 1))), state_at(100, 100), []
+    for _ in range(8):
+        (place,), plan = search.places(plan, state, SIZE, 4.0, 1, False)
+        chosen.append(tuple(boxes.xywh_to_cxcywh(place)[:2]))
+    assert chosen[::2] == [(100, 100)] * 4 and chosen[3::4] == [(420, 100)] * 2
+    assert chosen[1] != chosen[5] and not {chosen[1], chosen[5]} & {(420, 100)}
 
 
 def test_what_is_too_far_away_to_be_the_target_never_becomes_it():
