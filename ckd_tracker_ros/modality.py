@@ -50,7 +50,8 @@ class ModalitySettings:
     """What to do about cameras that give nothing.
 
     Attributes:
-        timeout: seconds after which a silent or unchanging camera is no longer waited for or believed.
+        timeout: seconds after which a silent or unchanging camera is no longer waited for or believed;
+            one whose images usually change more often is disbelieved sooner when they do not.
         on_missing: `degrade` goes on with the other camera, `wait` waits until both can be believed.
 
     Raises:
