@@ -35,7 +35,7 @@ MIDDLE = 0.4
 UNKNOWN, FLOOR = 6.0, 1.5
 """How much the looks of a new target vary, and how much at least, grey levels as standard deviations."""
 UNKNOWN_S = 0.1
-"""So many seconds of seeing it count as much as that first guess."""
+"""So many seconds of seeing it count as much as that first guess; a box that was given, as seeing it for so many."""
 MEAN_S, SPREAD_S = 1.0, 3.0
 """What was seen so many seconds ago is forgotten by and by."""
 KNOWN_S = 0.5
@@ -94,6 +94,16 @@ class Looks:
         """With grey levels also of a camera that was missing at the start, if it is there now."""
         return replace(self, units=np.where(np.isnan(self.units), Looks.unknown(limits, present).units, self.units))
 
+    def started(self, seen: NDArray, stamp_ns: int) -> Looks:
+        """After a target looked like that, (C,), in a box that is certainly its own."""
+        return replace(self, mean=seen, seconds=UNKNOWN_S, stamp_ns=stamp_ns)
+
+    def as_known(self) -> Looks:
+        """The same for a target that is lost: what little was seen of it is better than nothing."""
+        if self.known or not np.isfinite(self.mean).any():
+            return self
+        return replace(self, spread=np.eye(COUNT) * UNKNOWN**2, seconds=KNOWN_S)
+
     def read(self, frame: RgbtFrame, registration: Registration, box: NDArray) -> NDArray[np.float64]:
         """(C,) what most pixels in a (4,) xywh box have in common, grey levels; NaN where no camera saw it.
 
@@ -143,10 +153,14 @@ class Looks:
             return self
         return replace(self, others=np.concatenate([seen[None], self.others])[:MOST_OTHERS])
 
-    def doubt(self, seen: NDArray, stamp_ns: int) -> float:
+    def doubt(self, seen: NDArray, stamp_ns: int, clear: float = 1.0) -> float:
         """By how much, as a logit, a sighting that looks like that, (C,), is less likely to be the target for it.
 
         Below 0: likelier, as it looks like the target and like none of the others.
+
+        Args:
+            clear: its score, 0..1: where that is low, the box is poor, what is read partly of something else, and its
+                looking like the target chance.
         """
         if not self.known:
             return 0.0
@@ -154,7 +168,7 @@ class Looks:
         another = self.another(seen, stamp_ns)
         if unlike > 0 or another > 0:
             return min(MOST, max(unlike, another))
-        return max(-MOST_CREDIT, another)
+        return max(-MOST_CREDIT, another) * clear**2
 
     def another(self, seen: NDArray, stamp_ns: int | None = None) -> float:
         """By how much, as a logit, what looks like that, (C,), is likelier one of the others than the target; below 0:

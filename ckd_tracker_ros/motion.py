@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckd_tracker_ros import boxes
+from ckd_tracker_ros.calibration import doubted
 
 Box = NDArray[np.float64]
 
@@ -24,8 +25,8 @@ FAR = 0.1
 """Weight of a score far away, where no look-alike has been seen."""
 REACH = 0.7
 """How far around its place a look-alike is reckoned with, in sizes of the target."""
-KEEP_RIVAL = 0.97
-"""Share of a look-alike's score that is remembered, a step."""
+KEEP_RIVAL, FORGOTTEN = 0.97, 0.05
+"""Share of a look-alike's score that still counts where it was seen, a step; what counts for less is forgotten."""
 MOST_RIVALS = 8
 """How many look-alikes are remembered: the best."""
 LEARN_SPREAD = 0.1
@@ -34,6 +35,9 @@ KEEP_VELOCITY = 0.9
 """Shares a step; the gains are times the score."""
 TRUST_PLACE = 0.5
 """Exponent of the score in the share of the way from the expected to the found place."""
+CLOSE, CLOSE_SCORE, CLOSE_S = 0.9, 0.2, 1.0
+"""A look-alike that is nearer than so many widths and heights, and likely enough to be the target, may be mistaken for
+it for so many seconds from then on: where two are in one place there is but one to be seen."""
 STEP_S = 1 / 30
 """Time of a step that the shares are for, and of one whose stamps do not say."""
 SHORTEST_S, LONGEST_S = 1 / 60, 0.5
@@ -48,18 +52,20 @@ class Motion:
         stamp_ns: of the last frame.
         velocity: (2,) of the centre, RGB pixels per second.
         spread: root mean square of how far it was from where it was expected, in sizes (sqrt(width * height)).
-        rivals: (N, 4) look-alikes of the last second or so: x and y in RGB pixels, score 0..1, and by how much, as a
-            logit, their looks are not the target's; the best first.
+        rivals: (N, 5) look-alikes of the last seconds: x and y in RGB pixels, score 0..1, by how much, as a logit,
+            their looks are not the target's, and seconds since they were seen; those that count for most first.
+        crowded: seconds for which one of them may still be mistaken for it, see `CLOSE`.
     """
 
     stamp_ns: int
     velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     spread: float = WIDEST
-    rivals: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    rivals: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
+    crowded: float = 0.0
 
     def scaled(self, factor: float) -> Motion:
         """In images that are so much larger."""
-        return replace(self, velocity=self.velocity * factor, rivals=self.rivals * (factor, factor, 1, 1))
+        return replace(self, velocity=self.velocity * factor, rivals=self.rivals * (factor, factor, 1, 1, 1))
 
     def elapsed(self, stamp_ns: int) -> float:
         """Seconds since the last frame; a usual step where stamps are unset, stand still or go back."""
@@ -83,7 +89,7 @@ class Motion:
         cells = ((np.arange(grid) + 0.5) / grid - 0.5) * factor
         near = _bells(cells, np.zeros((1, 2)), float(np.clip(self.spread, NEAREST, WIDEST)))[0]
         places = (self.rivals[:, :2] - boxes.xywh_to_cxcywh(expected)[:2]) / np.sqrt(np.prod(expected[2:]))
-        taken = (_bells(cells, places, REACH) * self.rivals[:, 2, None, None]).max(axis=0, initial=0.0)
+        taken = (_bells(cells, places, REACH) * _counting(self.rivals)[:, None, None]).max(axis=0, initial=0.0)
         far = FAR * (1 - taken) ** 2
         return far + (1 - far) * near
 
@@ -91,7 +97,7 @@ class Motion:
         """After the network found a target in a (4,) xywh box, with a score in 0..1, that was expected in another.
 
         Args:
-            rivals: (N, 4) what scores high elsewhere, as `rivals`.
+            rivals: (N, 4) what scores high elsewhere, the first four columns of `rivals`.
 
         Returns:
             How it moves now, and the box that is believed: the lower the score, the nearer to the expected place.
@@ -104,15 +110,31 @@ class Motion:
             self.elapsed(stamp_ns), SHORTEST_S
         )
         believed = np.concatenate([found[:2] - (1 - score**TRUST_PLACE) * off, found[2:]])
-        return Motion(stamp_ns, velocity, float(min(spread, WIDEST)), self._remembered(believed, rivals)), believed
+        overlapping = np.abs(rivals[:, :2] - boxes.xywh_to_cxcywh(believed)[:2]) < CLOSE * believed[2:]
+        close = (overlapping.all(axis=1) & (doubted(rivals[:, 2], rivals[:, 3]) >= CLOSE_SCORE)).any()
+        crowded = CLOSE_S if close else max(0.0, self.crowded - self.elapsed(stamp_ns))
+        known = self._remembered(believed, rivals, self.elapsed(stamp_ns))
+        return Motion(stamp_ns, velocity, float(min(spread, WIDEST)), known, crowded), believed
 
-    def _remembered(self, box: Box, rivals: NDArray) -> NDArray[np.float64]:
-        """The look-alikes seen now, and earlier ones that neither they nor the target stand in place of."""
+    def _remembered(self, box: Box, rivals: NDArray, seconds: float) -> NDArray[np.float64]:
+        """The look-alikes seen now, and earlier ones that neither they nor the target stand in place of.
+
+        Args:
+            seconds: since the last frame.
+        """
         centre, reach = boxes.xywh_to_cxcywh(box)[:2], REACH * float(np.sqrt(np.prod(box[2:])))
         present = np.concatenate([rivals[:, :2], centre[None]])
         distances = np.linalg.norm(self.rivals[:, None, :2] - present, axis=-1).min(axis=1)
-        known = np.concatenate([rivals, self.rivals[distances > reach] * (1, 1, KEEP_RIVAL, 1)])
-        return known[np.argsort(-known[:, 2], kind="stable")][:MOST_RIVALS]
+        earlier = self.rivals[distances > reach] + np.array([0, 0, 0, 0, seconds])
+        known = np.concatenate([np.column_stack([rivals, np.zeros(len(rivals))]), earlier])
+        counting = _counting(known)
+        order = np.argsort(-counting, kind="stable")
+        return known[order[counting[order] >= FORGOTTEN]][:MOST_RIVALS]
+
+
+def _counting(rivals: NDArray) -> NDArray[np.float64]:
+    """(N,) scores of (N, 5) look-alikes, as far as they still count where they were seen."""
+    return rivals[:, 2] * KEEP_RIVAL ** (rivals[:, 4] / STEP_S)
 
 
 def _bells(cells: NDArray, places: NDArray, width: float) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckd_tracker_ros import boxes
-from ckd_tracker_ros.calibration import doubted, logit
+from ckd_tracker_ros.calibration import logit
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.tracker import TargetState
 
@@ -36,6 +36,11 @@ LEAST = 0.15
 """Scores under this are nothing."""
 GROWTH = 0.55
 """Of width and of height, as logarithms: what is so much larger or smaller than the target was is something else."""
+UNLIKE_SIZES = 0.15
+"""Of two sightings that may be a look-alike, one whose looks are doubted more or less than its own, by a logit of 1, is
+as if it were so many sizes further away."""
+EXCUSED = -0.4
+"""What is not certain to be another thing, and whose looks are usually doubted less than this, is none."""
 MOST_OTHERS = 32
 RISE = 0.1
 """Share of a look-alike's rise that is believed in one step, when the target may be there too: that comes out of
@@ -45,12 +50,19 @@ STEADY, STEADY_S = 0.3, 0.1
 BEATS_WEAK, BEATS_STRONG = 1.0, 2.0
 """A sighting whose score is so much better than that of a look-alike, as logits, is another thing: of clutter, and of
 what the network takes for the target rather than not."""
-OTHER_LOOKS, LEARN_DOUBT = 2.5, 0.2
-"""And so is one whose looks are doubted by so much less; share that one sighting has in the usual doubt of a thing."""
+OTHER_LOOKS, AS_LIKELY, LEARN_DOUBT = 3.0, 1.0, 0.2
+"""And so is one whose looks are doubted by so much less, as a logit, in the sum over the frames in a row in which it is
+there, each less what may be chance; share that one sighting has in the usual doubt of a thing."""
 WORTH_A_LOOK = 0.3
 """From this score on a sighting is looked at in a crop of its own, where scores are more reliable."""
 CONFIRM, REFUTE = 2, 4
 """Frames in a row in which a sighting has to be good enough to be the target, or too bad, to be another thing."""
+TOLD_APART, MOST_TOLD = 3.0, 2.0
+"""Where look-alikes are known by their looks, a sighting has to look so much more like the target than like them, as a
+logit, in the sum over the frames in a row in which it is seen, of which none counts for more than so much."""
+PATIENCE, LONG_PATIENCE = 8, 90
+"""Or it has to be seen in so many frames in a row: some cannot be told apart; in so many where it looks so much less
+like the target: that may have changed."""
 SHORT = 1.0
 """What scores less than the target usually does, by a logit of 1, has to be seen this power of e times as long."""
 STRONG, COVERED = 0.4, 0.4
@@ -60,7 +72,7 @@ SATURATED = 0.9
 """Scores above this say no more: how much above it a crop shows something depends on where it lies in the crop."""
 
 
-PLACE, SCORE, UNSEEN, CERTAIN, DOUBT, COLUMNS = slice(2), 2, 3, 4, 5, 6
+PLACE, SCORE, UNSEEN, CERTAIN, DOUBT, CASE, COLUMNS = slice(2), 2, 3, 4, 5, 6, 7
 """Columns of `Search.others`, and their number."""
 
 
@@ -70,14 +82,17 @@ class Search:
 
     Attributes:
         seconds: since the target was last believed.
-        others: (N, 6) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen, 1 while it
+        others: (N, 7) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen, 1 while it
             is certain that they are another thing: seen where the target could not be, or beside it, and step by step
-            since then; and the usual doubt of their looks, see `Sightings.doubts`, NaN where it is not known.
+            since then; the usual doubt of their looks, see `Sightings.doubts`, NaN where it is not known; and what
+            speaks, as a logit, for something else's being in their place by now, see `OTHER_LOOKS`.
         tile: next crop of the sweep through the image.
         steps: in which it was searched for.
         found: (4,) xywh box that may be the target, None when there is none.
         confirmed: frames in a row in which it was good enough; one that scores less than usual counts for less.
         refuted: frames in a row in which it was too bad.
+        seen: frames in a row in which it was seen at all.
+        likeness: sum over these of how much likelier its looks are the target's than a known look-alike's, as a logit.
     """
 
     seconds: float = 0.0
@@ -87,17 +102,33 @@ class Search:
     found: Box | None = None
     confirmed: float = 0.0
     refuted: int = 0
+    seen: int = 0
+    likeness: float = 0.0
 
     def scaled(self, factor: float) -> Search:
         """In images that are so much larger; where nothing is followed from one frame to the next."""
-        return replace(self, others=self.others * (factor, factor, 1, 1, 1, 1), found=None, confirmed=0, refuted=0)
+        return replace(self.without_found(), others=self.others * (factor, factor, 1, 1, 1, 1, 1))
+
+    def without_found(self) -> Search:
+        """With nothing that may be the target."""
+        return replace(self, found=None, confirmed=0.0, refuted=0, seen=0, likeness=0.0)
+
+    def settled(self, frames: float, told_apart: bool) -> bool:
+        """Whether what was found has been good enough for so many frames to be the target.
+
+        Args:
+            told_apart: whether look-alikes are known by what they look like.
+        """
+        patience = PATIENCE if self.likeness > -TOLD_APART else LONG_PATIENCE
+        enough = not told_apart or self.likeness >= TOLD_APART or self.seen >= patience
+        return self.confirmed >= frames and enough
 
     @classmethod
     def of(cls, state: TargetState) -> Search:
         """A search for a target that was last believed in this state."""
         rivals = state.motion.rivals
-        likely, unseen, certain = doubted(rivals[:, 2], rivals[:, 3]), np.zeros(len(rivals)), np.ones(len(rivals))
-        return cls(others=np.column_stack([rivals[:, :2], likely, unseen, certain, np.full(len(rivals), np.nan)]))
+        places, scores, doubts, unseen = rivals[:, :2], *rivals.T[2:]
+        return cls(others=_rows(places, scores, True, np.where(doubts != 0, doubts, np.nan), unseen))
 
 
 def expected(state: TargetState, seconds: float, image_size: tuple[int, int]) -> Box:
@@ -180,28 +211,28 @@ def update(
     age = search.seconds + seconds
     middle = boxes.xywh_to_cxcywh(expected(state, age, image_size))
     size = math.sqrt(middle[2] * middle[3])
-    known = np.concatenate([search.others + np.array([0, 0, 0, seconds, 0, 0]), _as_others(others)])
+    known = np.concatenate([search.others + np.array([0, 0, 0, seconds, 0, 0, 0]), _as_others(others)])
     single = sightings.single(SAME * size)
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
     doubts = single.known_doubts
-    owner = _assigned(centres, single.likely, doubts, known, size)
+    owner = _assigned(centres, single.scores, doubts, known, size)
     too_far = np.linalg.norm(centres - middle[:2], axis=1) > reach(age) * size
     free = (owner < 0) & ~too_far & _fits(single.boxes, middle[2:])
     wrong = too_far.copy()
     for number in np.flatnonzero(owner >= 0):
-        seen = centres[number], single.likely[number], doubts[number]
+        seen = centres[number], single.scores[number], doubts[number]
         entry = known[owner[number]] = _seen_again(known[owner[number]], *seen, too_far[number], size)
         wrong[number] = bool(entry[CERTAIN]) and owner[number] < len(search.others)
     new = np.flatnonzero((owner < 0) & too_far)
     known = known[: len(search.others)]  # those that are tracked will be handed in again
-    found = [centres[new], single.likely[new], np.zeros(len(new)), np.ones(len(new)), doubts[new]]
-    known = np.concatenate([known, np.column_stack(found)])
+    known = np.concatenate([known, _rows(centres[new], single.scores[new], certain=True, doubts=doubts[new])])
+    known = known[(known[:, CERTAIN] > 0) | ~(known[:, DOUBT] < EXCUSED)]
     known = _merged(known[np.argsort(known[:, UNSEEN], kind="stable")], size)[:MOST_OTHERS]
     return replace(search, seconds=age, others=known), single[free], single[wrong]
 
 
 def _seen_again(
-    entry: NDArray, centre: NDArray, likely: float, doubt: float, too_far: bool, size: float
+    entry: NDArray, centre: NDArray, score: float, doubt: float, too_far: bool, size: float
 ) -> NDArray[np.float64]:
     """The row of a look-alike after it was seen at a (2,) place, with a score and a doubt, NaN where that is not known.
 
@@ -211,10 +242,29 @@ def _seen_again(
     """
     steady = entry[CERTAIN] and entry[UNSEEN] <= STEADY_S and np.linalg.norm(centre - entry[PLACE]) <= STEADY * size
     certain = bool(too_far or steady)
-    score = entry[SCORE] + max(likely - entry[SCORE], 0.0) * (1.0 if certain else RISE)
+    highest = entry[SCORE] + max(score - entry[SCORE], 0.0) * (1.0 if certain else RISE)
     usual = entry[DOUBT] + LEARN_DOUBT * (doubt - entry[DOUBT])
     usual = usual if np.isfinite(usual) else np.fmax(entry[DOUBT], doubt)  # the one that is known
-    return np.array([*centre, score, 0.0, certain, usual])
+    return np.array([*centre, highest, 0.0, certain, usual, _case(entry, doubt)])
+
+
+def _case(others: NDArray, doubts: NDArray | float) -> NDArray[np.float64]:
+    """`CASE` of (..., 7) look-alikes after something with these doubts, NaN where not known, was seen there."""
+    return np.maximum(others[..., CASE] + np.nan_to_num(others[..., DOUBT] - doubts - AS_LIKELY), 0.0)
+
+
+def _rows(
+    centres: NDArray,
+    scores: NDArray,
+    certain: bool,
+    doubts: NDArray | float = math.nan,
+    unseen: NDArray | float = 0.0,
+) -> NDArray[np.float64]:
+    """(N, 7) as in `Search.others`, of what is seen now, or was so many seconds ago, at (N, 2) places."""
+    rows = np.zeros((len(centres), COLUMNS))
+    rows[:, PLACE], rows[:, SCORE], rows[:, UNSEEN], rows[:, CERTAIN] = centres, scores, unseen, certain
+    rows[:, DOUBT] = doubts
+    return rows
 
 
 def _merged(known: NDArray, size: float) -> NDArray[np.float64]:
@@ -241,7 +291,7 @@ def may_be(
     """Whether a (4,) xywh box with this score may be the target: it can have come there, and no look-alike is there.
 
     Args:
-        doubt: of its looks, which the score has in it; NaN where they are not known.
+        doubt: of its looks; NaN where they are not known.
     """
     middle = boxes.xywh_to_cxcywh(expected(state, search.seconds, image_size))
     size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[None, :2]
@@ -266,44 +316,50 @@ def _fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
 
 
 def _as_others(tracked: Sequence[Box]) -> NDArray[np.float64]:
-    """(N, 6) as in `Search.others`, of targets that are seen now."""
-    return np.reshape([[*boxes.xywh_to_cxcywh(box)[:2], 1.0, 0.0, 1.0, np.nan] for box in tracked], (-1, COLUMNS))
+    """(N, 7) as in `Search.others`, of targets that are seen now."""
+    centres = np.reshape([boxes.xywh_to_cxcywh(box)[:2] for box in tracked], (-1, 2))
+    return _rows(centres, np.ones(len(centres)), certain=True)
 
 
 def _assigned(centres: NDArray, scores: NDArray, doubts: NDArray, known: NDArray, size: float) -> NDArray[np.int64]:
-    """(K,) which of the (N, 6) look-alikes each of (K, 2) sightings is, -1 for none; each at most once."""
+    """(K,) which of the (N, 7) look-alikes each of (K, 2) sightings is, -1 for none; each at most once."""
     owner = np.full(len(centres), -1)
     distances = np.linalg.norm(centres[:, None] - known[:, PLACE], axis=-1)
     reach = (NOISE + np.minimum(DRIFT * known[:, UNSEEN], LARGEST_DRIFT)) * size
     margin = np.where(known[:, SCORE] < 0.5, BEATS_WEAK, BEATS_STRONG)
     fits = (distances <= reach) & (logit(scores)[:, None] - logit(known[:, SCORE]) <= margin)
-    fits &= ~(known[:, DOUBT] - doubts[:, None] > OTHER_LOOKS)
+    fits &= _case(known, doubts[:, None]) <= OTHER_LOOKS
+    costs = distances / size + UNLIKE_SIZES * np.abs(np.nan_to_num(known[:, DOUBT] - doubts[:, None]))
     taken: set[int] = set()
-    for number, other in zip(*np.unravel_index(np.argsort(distances, axis=None), distances.shape)):
+    for number, other in zip(*np.unravel_index(np.argsort(costs, axis=None), costs.shape)):
         if owner[number] < 0 and other not in taken and fits[number, other]:
             owner[number] = other
             taken.add(int(other))
     return owner
 
 
-def weigh(search: Search, free: Sightings, weight: float, bad: bool) -> Search:
+def weigh(search: Search, free: Sightings, weight: float, bad: bool, another: float = 0.0) -> Search:
     """After a step whose best sighting, if any, is good enough to be the target, or too bad, or neither.
 
     Args:
         weight: how much it counts as good, 0..1.
+        another: by how much its looks are likelier those of a known look-alike than the target's, as a logit.
     """
     if not len(free.scores) or free.scores[0] < WORTH_A_LOOK:
-        return replace(search, found=None, confirmed=0, refuted=0)
+        return search.without_found()
     box = free.boxes[0]
     again = search.found is not None and bool(boxes.iou(box, search.found) > 0.3)
     confirmed = search.confirmed * again + weight if weight else 0.0
     refuted = search.refuted * again + 1 if bad else 0
-    if refuted < REFUTE:
-        return replace(search, found=box, confirmed=confirmed, refuted=refuted)
-    return replace(is_another(search, box, free.likely[0]), found=None, confirmed=0, refuted=0)
+    if refuted >= REFUTE:
+        return is_another(search, box, free.scores[0], free.known_doubts[0]).without_found()
+    like = -another if another > 0 else -another * free.scores[0] ** 2  # a poor box may look like anything
+    likeness = search.likeness * again + float(np.clip(like, -MOST_TOLD, MOST_TOLD))
+    likeness, seen = max(likeness, -2 * TOLD_APART), search.seen * again + 1
+    return replace(search, found=box, confirmed=confirmed, refuted=refuted, seen=seen, likeness=likeness)
 
 
-def is_another(search: Search, box: Box, score: float) -> Search:
-    """After what has this (4,) xywh box and score now turned out to be a look-alike."""
-    other = np.array([[*boxes.xywh_to_cxcywh(box)[:2], score, 0.0, 0.0, np.nan]])
+def is_another(search: Search, box: Box, score: float, doubt: float = math.nan) -> Search:
+    """After what has this (4,) xywh box, score and doubt now turned out to be a look-alike."""
+    other = _rows(boxes.xywh_to_cxcywh(box)[None, :2], np.array([score]), certain=False, doubts=doubt)
     return replace(search, others=np.concatenate([other, search.others]))

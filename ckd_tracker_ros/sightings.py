@@ -50,11 +50,11 @@ class Sightings:
         """(N,) `doubts`, NaN where looks were not looked at."""
         return np.where(np.isfinite(self.looks).any(axis=1), self.doubts, np.nan)
 
-    def plus(self, box: NDArray[np.float64], score: float, doubt: float) -> Sightings:
+    def plus(self, box: NDArray[np.float64], score: float, doubt: float, looks: NDArray[np.float64]) -> Sightings:
         """These and another one, which was seen in no crop of theirs: -1."""
         row = np.array([*box, score, doubt, -1])
         rows = np.vstack([np.column_stack([self.boxes, self.scores, self.doubts, self.crops]), row])
-        return Sightings.of(rows, np.vstack([self.looks, np.full(COUNT, np.nan)]))
+        return Sightings.of(rows, np.vstack([self.looks, looks]))
 
     def beside(self) -> Sightings:
         """The next one of the same crop as the first, if there is one."""

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from ckd_tracker_ros import boxes, search
 from ckd_tracker_ros.calibration import doubted
 from ckd_tracker_ros.frame import Estimate, RgbtFrame
+from ckd_tracker_ros.looks import COUNT
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.settings import LostSettings
 from ckd_tracker_ros.sightings import Sightings
-from ckd_tracker_ros.tracker import TargetState, Tracker
+from ckd_tracker_ros.tracker import DOUBTED, TargetState, Tracker
 
 
 class Status(IntEnum):
@@ -32,8 +33,9 @@ SURE, ALONE = 0.95, 0.2
 """Confidence from which, and score of anything else up to which, an appearance is certainly the target's."""
 TRIAL_S, TRIAL_CROPS = 5.0, 2
 """For so long after a target was found again it is looked for elsewhere, too, in so many crops of a step."""
-BETTER, BETTER_FOR = 0.7, 3
-"""What scores so much higher than what was found, as logits, for so many frames, is the target instead."""
+BETTER, MUCH_BETTER, BETTER_FOR = 0.7, 1.5, 3
+"""What is so much likelier than what was found, as a logit, for so many frames, is the target instead; the second where
+no look-alike is known by its looks, and scores are all that there is to go by."""
 LEARN_USUAL = 0.05
 LEARN_SIZE = 0.1
 """Share of a target's size that a step can change; half hidden or half outside it looks smaller than it is."""
@@ -140,15 +142,14 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
         return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial - seconds)
     if not believed and estimate.confidence >= _half_way(settings):
         plan = replace(target.search, seconds=target.search.seconds + target.state.motion.elapsed(frame.stamp_ns))
-        likely = float(doubted(estimate.peak, estimate.doubt))
-        if search.may_be(plan, target.believed, frame.size, estimate.box, likely, estimate.doubt):
+        if search.may_be(plan, target.believed, frame.size, estimate.box, estimate.peak, estimate.doubt):
             if target.status is Status.UNCERTAIN:
                 return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial)
         else:
             estimate = replace(estimate, confidence=settings.confidence)  # sure of what is not the target
     anchor, plan = target.believed, target.search
     if believed and plan is None:
-        anchor = _as_large_as(target.size, target.state)
+        anchor = _as_large_as(target.size, replace(target.state, looks=target.state.looks.as_known()))
         plan = Search.of(anchor)
     uncertain = target.frames_uncertain + 1
     status = Status.UNCERTAIN if uncertain <= settings.after else Status.LOST
@@ -179,8 +180,7 @@ def _still_on_trial(now: Target, before: Target, trial: float) -> Target:
 
 def _put_on_trial(target: Target, believed: TargetState, plan: Search) -> Target:
     """A target that was just found again."""
-    plan = replace(plan, found=None, confirmed=0, refuted=0)
-    return replace(target, believed=believed, search=plan, trial=TRIAL_S)
+    return replace(target, believed=believed, search=plan.without_found(), trial=TRIAL_S)
 
 
 def _believed(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFrame) -> Target:
@@ -262,7 +262,11 @@ def _found(
     """A target after its search saw this."""
     seconds = before.state.motion.elapsed(frame.stamp_ns)
     if target.status is Status.LOST:  # where the tracker holds on to something, that is seen best
-        seen = seen.plus(target.estimate.box, target.estimate.peak, target.estimate.doubt)
+        held = target.estimate
+        looks = np.full(COUNT, np.nan)
+        if held.peak >= DOUBTED:
+            looks = believed.looks.read(frame, tracker.settings.registration, held.box)
+        seen = seen.plus(held.box, held.peak, held.doubt, looks)
     if target.on_trial:  # what it was found as is not found once more
         others = [*others, target.box]
     plan, free, wrong = search.update(plan, believed, frame.size, seen, others, seconds)
@@ -279,14 +283,18 @@ def _found(
     good = confidence >= (_half_way(settings) if held else settings.recover)
     evidence = search.trusted(best, doubt)
     weight = good * search.weight(evidence, target.usual)
+    told_apart = len(believed.looks.others) > 0
     if target.on_trial:
-        weight *= evidence - search.trusted(target.estimate.peak, target.estimate.doubt) > BETTER
-    plan = search.weigh(plan, free, weight, confidence < settings.confidence)
-    if plan.confirmed >= (BETTER_FOR if target.on_trial else search.CONFIRM):
+        better = evidence - search.trusted(target.estimate.peak, target.estimate.doubt)
+        weight *= better > (BETTER if told_apart else MUCH_BETTER)
+    another = believed.looks.another(free.looks[0], frame.stamp_ns) if len(free.looks) else 0.0
+    plan = search.weigh(plan, free, weight, confidence < settings.confidence, another)
+    frames = BETTER_FOR if target.on_trial else search.CONFIRM
+    if plan.settled(frames, told_apart):
         if target.on_trial:
-            likely = float(doubted(target.estimate.peak, target.estimate.doubt))
-            plan = search.is_another(plan, target.box, likely)
-        rivals = np.column_stack([plan.others[:, : search.UNSEEN], np.zeros(len(plan.others))])
+            plan = search.is_another(plan, target.box, target.estimate.peak, target.estimate.doubt)
+        places, scores, unseen = (plan.others[:, of] for of in (search.PLACE, search.SCORE, search.UNSEEN))
+        rivals = np.column_stack([places, scores, np.zeros(len(scores)), unseen])
         motion = Motion(frame.stamp_ns, rivals=rivals)
         state = replace(believed, box=plan.found, motion=motion)
         estimate = replace(

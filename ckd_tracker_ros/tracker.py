@@ -39,7 +39,8 @@ SHARE = 0.5
 """Of a doubt, between places of one search crop, where the target has just been: it may have turned."""
 CONTINUITY, LIMIT = 2.0, 6.0
 """Logarithms: how much likelier the target is beforehand, where it is found, than another thing; and how much the looks
-of another thing can say against that."""
+of another thing can say against that. Where a look-alike has just been in the same place neither is likelier, and
+doubts count in full: looks are all that is left to tell them apart."""
 APART = 2.0
 """Cells from the winner from which on something else is not the target itself."""
 SUFFICIENT = 0.8
@@ -203,6 +204,7 @@ class Tracker:
         partial = None if seen.present.all() else seen
         prepared = self._engine.prepare(seen.crops, seen.present, seen.extent)
         motion, known = Motion(frame.stamp_ns), Looks.unknown(limits, self._used(frame))
+        known = known.started(known.read(frame, self.settings.registration, checked), frame.stamp_ns)
         state = TargetState(checked, limits, prepared, motion, {}, known, None, partial, frame.size)
         return replace(state, outlines=self._outlines(state, frame)) if self._config.outline else state
 
@@ -289,7 +291,7 @@ class Tracker:
                     if score >= DOUBTED:
                         looks = known.read(frame, self.settings.registration, found)
                     found = boxes.clip(found, *frame.size, self.settings.min_box_size)
-                    seen[owner].append(np.array([*found, score, known.doubt(looks, frame.stamp_ns), crop]))
+                    seen[owner].append(np.array([*found, score, known.doubt(looks, frame.stamp_ns, score), crop]))
                     read[owner].append(looks)
         return states, [
             Sightings.of(np.reshape(rows, (-1, 7)), np.reshape(of, (-1, COUNT))) for rows, of in zip(seen, read)
@@ -416,15 +418,17 @@ class Tracker:
     ) -> tuple[TargetState, Estimate]:
         """What the network's maps say of a target that was expected in a (4,) xywh box."""
         config, motion, looks, doubts = self._config, state.motion, state.looks, self._no_doubts
+        share, continuity = (1.0, 0.0) if motion.crowded else (SHARE, CONTINUITY)
         outline = state.outline(self._present(frame))
         if config.motion:
             summits = find_summits(score, size, offset, DOUBTED)
             summits = summits if len(summits) > 1 else summits[:0]  # one alone is nobody's rival
             places = [outline.corrected(to_image(box, square, config.search_size)) for box in summits[:, :4]]
             read = [looks.read(frame, self.settings.registration, place) for place in places]
-            doubts = self._nearest(summits, [looks.doubt(each, frame.stamp_ns) for each in read])
+            unlike = [looks.doubt(each, frame.stamp_ns, score) for each, score in zip(read, summits[:, 4])]
+            doubts = self._nearest(summits, unlike)
             window = motion.window(config.search_grid, config.search_factor, expected)
-            window = window * np.exp(SHARE * (doubts.min() - doubts))
+            window = window * np.exp(share * (doubts.min() - doubts))
         peak = find_peak(score, size, offset, window if config.motion else self._window)
         rate = config.size_rate * peak.score**config.size_trust
         found = outline.corrected(to_image(peak.box, square, config.search_size))
@@ -437,12 +441,13 @@ class Tracker:
             motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns)
             box = boxes.clip(box, *frame.size, self.settings.min_box_size)
             seen = looks.read(frame, self.settings.registration, box)
-            doubt, another = looks.doubt(seen, frame.stamp_ns), looks.another(seen, frame.stamp_ns)
+            doubt, another = looks.doubt(seen, frame.stamp_ns, peak.score), looks.another(seen, frame.stamp_ns)
             if peak.score >= CLEAR and doubt <= 0:
                 apart = np.abs(summits[:, :2] - peak.box[:2]).max(axis=1) > APART / config.search_grid
                 for number in np.flatnonzero(apart):
                     looks = looks.beside(read[number])
-            if peak.score >= CLEAR and peak.second_score <= BESIDE:
+            alone = peak.second_score <= BESIDE or doubt <= 0
+            if peak.score >= CLEAR and alone and (another < 0 or not motion.crowded):
                 looks = looks.learned(seen, state.motion.elapsed(frame.stamp_ns), frame.stamp_ns)
         estimate = Estimate(
             box=box,
@@ -455,8 +460,8 @@ class Tracker:
             present=self._used(frame),
         )
         against = _at(doubts, peak.box[:2]) - _at(doubts, peak.second_place)
-        if another > CONTINUITY:
-            against = max(against, min(another, LIMIT) - CONTINUITY)
+        if another > continuity:
+            against = max(against, min(another, LIMIT) - continuity)
         estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score, against))
         return replace(state, box=box, motion=motion, looks=looks), estimate
 

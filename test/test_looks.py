@@ -69,6 +69,24 @@ def test_a_twin_of_another_coat_or_another_warmth_is_doubted_and_the_target_is_n
     assert doubt(learned(0.3), coat=(20, 200, 250)) == 0, "nothing is doubted before it was seen for long enough"
 
 
+def test_a_given_box_is_the_first_look_and_counts_once_the_target_is_lost():
+    unknown = Looks.unknown(LIMITS, (True, True))
+    started = unknown.started(seen_as(unknown), 0)
+    assert not started.known and doubt(started, coat=(20, 200, 250)) == 0
+    lost = started.as_known()
+    assert lost.known and doubt(lost) == 0 < doubt(lost, coat=(20, 200, 250))
+    assert unknown.as_known() is unknown, "nothing was seen of it"
+    known = learned()
+    assert known.as_known() is known
+
+
+def test_a_poor_box_is_no_reason_to_believe_and_one_to_doubt_all_the_same():
+    known = learned().beside(seen_as(learned(), **TWIN))
+    target, twin = seen_as(known), seen_as(known, **TWIN)
+    assert known.doubt(target, known.stamp_ns) < known.doubt(target, known.stamp_ns, 0.3) < 0
+    assert known.doubt(twin, known.stamp_ns) == known.doubt(twin, known.stamp_ns, 0.3) > 0
+
+
 def test_what_changes_all_the_time_and_what_was_not_seen_for_long_is_doubted_less():
     twin, darker = {"coat": (160, 75, 60)}, {"coat": tuple(channel - 12 for channel in COAT)}
     steady, changing = learned(), learned()
@@ -163,7 +181,7 @@ def test_of_two_sightings_the_doubted_one_comes_second():
     seen = Sightings.of(rows)
     assert seen.scores.tolist() == [0.8, 0.5, 0.9] and seen.likely[0] == 0.8 and 0.2 < seen.likely[2] < 0.5
     assert seen.beside().scores.tolist() == [0.9], "of the same crop"
-    held = seen.plus(np.array([90.0, 0, 10, 10]), 0.95, 0.5)
+    held = seen.plus(np.array([90.0, 0, 10, 10]), 0.95, 0.5, np.full(looks.COUNT, np.nan))
     assert held.crops[0] == -1 and not len(held.beside().scores)
     assert not len(Sightings.of(np.zeros((0, 7))).beside().scores)
     known = Sightings.of(rows, np.array([[1.0] * 4, [np.nan] * 4, [3.0, 3, 3, np.nan]]))

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckd_tracker_ros import boxes
 from ckd_tracker_ros.engine import create
 from ckd_tracker_ros.frame import Image, RgbtFrame
-from ckd_tracker_ros.motion import LONGEST_S, MOST_RIVALS, NEAREST, STEP_S, WIDEST, Motion
+from ckd_tracker_ros.motion import CLOSE_S, LONGEST_S, MOST_RIVALS, NEAREST, STEP_S, WIDEST, Motion
 from ckd_tracker_ros.network.student import Student
 from ckd_tracker_ros.tracker import Tracker
 
@@ -95,9 +96,34 @@ def test_look_alikes_are_followed_and_the_target_is_none():
     for i in range(40):  # it walks, the target stands
         rivals = np.array([[160.0 + i, 70.0, 0.8, 1.0], [40.0, 70.0, 0.3, 0.0]])
         motion, box = motion.seen(box, box, 1.0, rivals, i * STEP_NS)
-    np.testing.assert_allclose(motion.rivals, rivals)
+    np.testing.assert_allclose(motion.rivals[:, :4], rivals)
     motion = motion.seen(box, BOX + [99, 0, 0, 0], 1.0, NO_RIVAL, 41 * STEP_NS)[0]
     np.testing.assert_allclose(motion.rivals[:, :2], [[40.0, 70.0]])  # the target was found where the other one was
+
+
+def test_a_look_alike_that_is_not_seen_any_more_keeps_its_score_and_its_age_until_it_is_forgotten():
+    rivals = np.array([[40.0, 70.0, 0.8, 0.0]])
+    motion, box = Motion(0).seen(BOX, BOX, 1.0, rivals, STEP_NS)
+    for i in range(2, 17):
+        motion, box = motion.seen(box, box, 1.0, NO_RIVAL, i * STEP_NS)
+    np.testing.assert_allclose(motion.rivals, [[40, 70, 0.8, 0, 0.5]], rtol=1e-6)
+    for i in range(17, 120):
+        motion, box = motion.seen(box, box, 1.0, NO_RIVAL, i * STEP_NS)
+    assert not len(motion.rivals)
+
+
+def test_a_look_alike_that_overlaps_the_target_may_be_mistaken_for_it_for_a_second():
+    centre = boxes.xywh_to_cxcywh(BOX)[:2]
+    seen = []
+    for away, doubt in ((0.7, 0), (1.1, 0), (0.7, 4)):
+        rivals = np.array([[*(centre + BOX[2:] * away), 0.8, doubt]])
+        seen.append(Motion(0).seen(BOX, BOX, 1.0, rivals, STEP_NS)[0].crowded)
+    assert seen == [CLOSE_S, 0, 0], "beside it, apart, and of other looks"
+    motion, steps = Motion(0, crowded=CLOSE_S), 0
+    while motion.crowded:
+        steps += 1
+        motion = motion.seen(BOX, BOX, 1.0, NO_RIVAL, steps * STEP_NS)[0]
+    assert steps in (30, 31)
 
 
 @given(

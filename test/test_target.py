@@ -44,8 +44,8 @@ def sightings(*places: tuple[float, ...], side: float = 40) -> Sightings:
 
 
 def others_of(*rows: tuple[float, ...]) -> np.ndarray:
-    """`Search.others` from rows with or without a usual doubt."""
-    return np.array([(*row, np.nan)[: search.COLUMNS] for row in rows])
+    """`Search.others` from rows with or without a usual doubt; nothing speaks for something else in their place."""
+    return np.array([(*row, np.nan, 0.0) if len(row) == search.DOUBT else (*row, 0.0) for row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def test_a_target_is_resized_with_the_images(tracker):
     assert smaller.status is T and boxes.iou(2 * smaller.box, scene.boxes(1)[0]) > 0.7
     (larger,) = follow(tracker, targets, frames[2], LostSettings())
     assert larger.status is T and boxes.iou(larger.box, scene.boxes(2)[0]) > 0.7
-    lost = replace(smaller, believed=smaller.state, search=Search(others=np.array([[10.0, 20.0, 0.5, 1.0, 1.0, 2.0]])))
+    lost = replace(smaller, believed=smaller.state, search=Search(others=others_of((10.0, 20.0, 0.5, 1.0, 1.0, 2.0))))
     again = resized(lost, frames[2])
-    assert again.search.others.tolist() == [[20.0, 40.0, 0.5, 1.0, 1.0, 2.0]]
+    assert again.search.others.tolist() == [[20.0, 40.0, 0.5, 1.0, 1.0, 2.0, 0.0]]
     np.testing.assert_allclose(again.believed.box, 2 * smaller.state.box)
     np.testing.assert_allclose(again.size, 2 * smaller.size)
     cut = replace(smaller, state=smaller.state.resized((320, 320)))
@@ -158,7 +158,7 @@ def test_what_is_too_far_away_to_be_the_target_never_becomes_it():
 
 
 def test_known_look_alikes_and_other_targets_are_not_the_target():
-    motion = Motion(0, rivals=np.array([[150.0, 100.0, 0.8, 0.0]]))
+    motion = Motion(0, rivals=np.array([[150.0, 100.0, 0.8, 0.0, 0.0]]))
     state = replace(state_at(100, 100), motion=motion)
     both = sightings((152, 100, 0.9), (110, 130, 0.7), (100, 100, 0.6))
     _, free, _ = search.update(Search.of(state), state, SIZE, both, (np.array([90.0, 110, 40, 40]),), STEP)
@@ -202,7 +202,7 @@ def test_what_fails_its_trial_is_searched_for_as_before(judged):
     frame, start, state, estimate = judged
     where = boxes.cxcywh_to_xywh(np.array([*boxes.xywh_to_cxcywh(state.box)[:2], 50, 50]))
     original = replace(start, box=where)
-    plan = Search(seconds=2.0, others=np.array([[9.0, 9, 0.5, 0, 1, np.nan]]))
+    plan = Search(seconds=2.0, others=others_of((9.0, 9, 0.5, 0, 1)))
     target = replace(Target.begin("a", "", start), size=np.array([9.0, 9]), believed=original, search=plan, trial=4.0)
     weak, strong = replace(estimate, confidence=0.1), replace(estimate, box=where, confidence=0.9, peak=0.9)
     doubted = judge(target, state, weak, frame, LostSettings())
@@ -216,15 +216,54 @@ def test_what_fails_its_trial_is_searched_for_as_before(judged):
 
 
 def test_what_stands_where_a_look_alike_was_is_not_that_if_its_looks_are_the_targets():
-    plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, 1, 1.8))), state_at(100, 100)
-    for doubt, taken in ((1.5, []), (-1.5, [0.9])):
+    plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, 1, 2.8))), state_at(100, 100)
+    for doubt, taken in ((2.5, []), (-1.5, [0.9])):
         _, free, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9, doubt)), (), STEP)
         assert free.scores.tolist() == taken
     _, free, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9)), (), STEP)
     assert not len(free.scores), "nobody has looked"
-    seen = np.array([122.0, 100, 0.9])
-    assert search.may_be(plan, state, SIZE, boxes.cxcywh_to_xywh(np.array([*seen[:2], 40, 40])), 0.9, doubt=-1.5)
-    assert not search.may_be(plan, state, SIZE, boxes.cxcywh_to_xywh(np.array([*seen[:2], 40, 40])), 0.9, doubt=1.5)
+    box = boxes.cxcywh_to_xywh(np.array([122.0, 100, 40, 40]))
+    assert search.may_be(plan, state, SIZE, box, 0.9, doubt=-1.5)
+    assert not search.may_be(plan, state, SIZE, box, 0.9, doubt=2.5)
+
+
+def test_one_frame_in_which_a_look_alike_looks_like_the_target_is_chance_and_several_are_not():
+    free = []
+    for doubts in ((-0.5, 2.0, 2.0, -0.5, 2.0), (-0.5, -0.5, -0.5)):
+        plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, 1, 2.0))), state_at(100, 100)
+        for doubt in doubts:
+            plan, now, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9, doubt)), (), STEP)
+            free.append(len(now.scores))
+    assert free == [0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_what_is_not_certain_to_be_another_thing_and_looks_like_the_target_is_none():
+    state = state_at(100, 100)
+    for certain, kept in ((1, 1), (0, 0)):
+        plan = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, certain, search.EXCUSED)))
+        plan, _, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9, search.EXCUSED - 0.5)), (), STEP)
+        assert len(plan.others) == kept
+
+
+def test_of_two_that_cross_a_look_alike_is_the_one_with_its_looks():
+    plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, 1, 2.0))), state_at(100, 100)
+    crossing = sightings((112, 100, 0.9, 0.0), (136, 104, 0.9, 2.0))
+    plan, free, _ = search.update(plan, state, SIZE, crossing, (), STEP)
+    assert free.doubts.tolist() == [0.0] and plan.others[0, :2].tolist() == [136, 104]
+
+
+def test_where_look_alikes_are_known_it_takes_likeness_or_patience():
+    def frames_until_settled(another, told_apart=True):
+        plan = Search()
+        for frame in range(1, search.LONG_PATIENCE + 2):
+            plan = search.weigh(plan, sightings((30, 30, 0.95)), 1.0, bad=False, another=another)
+            if plan.settled(search.CONFIRM, told_apart):
+                return frame
+        return None
+
+    assert frames_until_settled(9.0, told_apart=False) == frames_until_settled(-9.0) == search.CONFIRM
+    assert frames_until_settled(-1.0) == 4 and frames_until_settled(0.0) == search.PATIENCE
+    assert frames_until_settled(1.0) == search.LONG_PATIENCE, "it may have changed its looks"
 
 
 def test_the_looks_of_a_look_alike_are_followed_and_known_once_they_were_seen():
@@ -280,9 +319,8 @@ def test_a_look_alike_that_comes_out_of_hiding_is_still_itself(certain, taken):
 def test_a_target_that_was_found_as_another_thing_changes_over_to_itself(tracker):
     scene = Scene(SceneConfig(frames=40, targets=2, distractors=0), seed=2)
     states = [tracker.start(scene.frame(0), box) for box in scene.boxes(0)]
-    wrong = replace(states[0], box=states[1].box)
-    plan = Search(seconds=2.0)
-    targets = [replace(Target.begin("a", "", wrong), believed=states[0], search=plan, trial=5.0)]
+    wrong, lost = replace(states[0], box=states[1].box), replace(states[0], looks=states[0].looks.as_known())
+    targets = [replace(Target.begin("a", "", wrong), believed=lost, search=Search(seconds=2.0), trial=5.0)]
     for i in range(1, 40):
         targets = follow(tracker, targets, scene.frame(i), LostSettings(confidence=0.0))
         assert targets[0].status is T

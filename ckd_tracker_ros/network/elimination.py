@@ -24,11 +24,13 @@ def keep_candidates(attention: Tensor, present: Tensor, keep: int) -> Tensor:
 
 
 def kept_in_branches(attention: Tensor, present: Tensor, keep: int, independent: bool) -> Tensor:
-    """What `keep_candidates` chooses for all modalities together, or for each by itself: (N, M, keep) indices."""
+    """What `keep_candidates` chooses for all modalities together, or for each by itself: (N, M, keep) indices.
+
+    By itself an absent modality chooses too: without a say all tokens would be equal, and every device keeps others.
+    """
     if independent:
-        return keep_candidates(attention.flatten(0, 1)[:, None], present.flatten()[:, None], keep).unflatten(
-            0, present.shape
-        )
+        alone, everyone = attention.flatten(0, 1)[:, None], torch.ones_like(present).flatten()[:, None]
+        return keep_candidates(alone, everyone, keep).unflatten(0, present.shape)
     return keep_candidates(attention, present, keep)[:, None].expand(-1, present.shape[1], -1)
 
 
