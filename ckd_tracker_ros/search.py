@@ -127,8 +127,16 @@ class Search:
     def of(cls, state: TargetState) -> Search:
         """A search for a target that was last believed in this state."""
         rivals = state.motion.rivals
-        places, scores, doubts, unseen = rivals[:, :2], *rivals.T[2:]
-        return cls(others=_rows(places, scores, True, np.where(doubts != 0, doubts, np.nan), unseen))
+        scores, doubts, unseen = rivals.T[2:]
+        doubts = np.where(doubts != 0, doubts, np.nan)  # 0: nobody has looked
+        return cls(others=_rows(rivals[:, :2], scores, certain=True, doubts=doubts, unseen=unseen))
+
+    @property
+    def rivals(self) -> NDArray[np.float64]:
+        """The look-alikes as `Motion.rivals`."""
+        others = self.others
+        columns = others[:, PLACE], others[:, SCORE], np.nan_to_num(others[:, DOUBT]), others[:, UNSEEN]
+        return np.column_stack(columns)
 
 
 def expected(state: TargetState, seconds: float, image_size: tuple[int, int]) -> Box:

@@ -293,9 +293,7 @@ def _found(
     if plan.settled(frames, told_apart):
         if target.on_trial:
             plan = search.is_another(plan, target.box, target.estimate.peak, target.estimate.doubt)
-        places, scores, unseen = (plan.others[:, of] for of in (search.PLACE, search.SCORE, search.UNSEEN))
-        rivals = np.column_stack([places, scores, np.zeros(len(scores)), unseen])
-        motion = Motion(frame.stamp_ns, rivals=rivals)
+        motion = Motion(frame.stamp_ns, rivals=plan.rivals)
         state = replace(believed, box=plan.found, motion=motion)
         estimate = replace(
             target.estimate,

@@ -283,7 +283,7 @@ class Tracker:
         read: list[list[NDArray]] = [[] for _ in states]
         if squares:
             outlines = [state.outline(self._present(frame)) for state in states]
-            maps = self._run([states[owner] for owner in owners], squares, frame, least=LEAST_OTHER)
+            maps = self._run([states[owner] for owner in owners], squares, frame, least=DOUBTED)
             for crop, (owner, square, *target_maps) in enumerate(zip(owners, squares, *maps)):
                 for *box, score in find_summits(*target_maps, LEAST_OTHER):
                     found = outlines[owner].corrected(to_image(np.array(box), square, config.search_size))
@@ -425,8 +425,8 @@ class Tracker:
             summits = summits if len(summits) > 1 else summits[:0]  # one alone is nobody's rival
             places = [outline.corrected(to_image(box, square, config.search_size)) for box in summits[:, :4]]
             read = [looks.read(frame, self.settings.registration, place) for place in places]
-            unlike = [looks.doubt(each, frame.stamp_ns, score) for each, score in zip(read, summits[:, 4])]
-            doubts = self._nearest(summits, unlike)
+            of_summits = [looks.doubt(each, frame.stamp_ns, high) for each, high in zip(read, summits[:, 4])]
+            doubts = self._nearest(summits, of_summits)
             window = motion.window(config.search_grid, config.search_factor, expected)
             window = window * np.exp(share * (doubts.min() - doubts))
         peak = find_peak(score, size, offset, window if config.motion else self._window)
