@@ -18,7 +18,7 @@ from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
 from ckd_tracker_ros.target import LostSettings, Status, Target, _renewed, follow, judge, resized
-from ckd_tracker_ros.tracker import LEAST_OTHER, SUFFICIENT, TargetState, Tracker
+from ckd_tracker_ros.tracker import DOUBTED, SUFFICIENT, TargetState, Tracker
 
 T, U, L, R = Status.TRACKING, Status.UNCERTAIN, Status.LOST, Status.REMOVED
 SIZE = (640, 480)
@@ -396,10 +396,13 @@ def test_a_second_template_has_half_a_say_where_the_first_does_not_suffice(track
     def score(state: TargetState, frame: RgbtFrame) -> float:
         return tracker.look([state], [[renewed[0].box]], frame)[1][0].scores[0]
 
-    blurred = replace(frame, images=tuple(replace(i, pixels=cv2.blur(i.pixels, (45, 45))) for i in frame.images))
+    blurred, smeared = (
+        replace(frame, images=tuple(replace(i, pixels=cv2.blur(i.pixels, (side, side))) for i in frame.images))
+        for side in (23, 45)
+    )
     alone, later = replace(state, recent=None), replace(state, templates=state.recent.templates, recent=None)
     assert score(alone, frame) >= SUFFICIENT and score(state, frame) == score(alone, frame)
-    assert LEAST_OTHER < score(alone, blurred) < SUFFICIENT
+    assert score(state, smeared) == score(alone, smeared) < DOUBTED < score(alone, blurred) < SUFFICIENT
     assert score(state, blurred) == pytest.approx((score(alone, blurred) + score(later, blurred)) / 2, abs=0.02)
     blind = replace(blurred, images=(None, blurred.images[1]), rgb_size=frame.size)
     of_rgb = replace(state, recent=replace(state.recent, present=np.array([True, False])))
