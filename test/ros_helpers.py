@@ -115,7 +115,8 @@ class NodeProcess:
             [sys.executable, *program, "--ros-args", *words, *arguments],
             stdout=self._file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "RCUTILS_LOGGING_BUFFERED_STREAM": "0"},
+            # a crash, seen once in many runs when a signal meets the loading of a model, shall say where it was
+            env={**os.environ, "RCUTILS_LOGGING_BUFFERED_STREAM": "0", "PYTHONFAULTHANDLER": "1"},
         )
 
     @property
