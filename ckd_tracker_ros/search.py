@@ -60,9 +60,9 @@ CONFIRM, REFUTE = 2, 4
 TOLD_APART, MOST_TOLD = 3.0, 2.0
 """Where look-alikes are known by their looks, a sighting has to look so much more like the target than like them, as a
 logit, in the sum over the frames in a row in which it is seen, of which none counts for more than so much."""
-PATIENCE, LONG_PATIENCE = 8, 90
-"""Or it has to be seen in so many frames in a row: some cannot be told apart; in so many where it looks so much less
-like the target: that may have changed."""
+PATIENCE_S, LONG_PATIENCE_S = 0.25, 2.99
+"""Or it has to be seen for so many seconds: some cannot be told apart; for so many where it looks so much less like the
+target: that may have changed."""
 SHORT = 1.0
 """What scores less than the target usually does, by a logit of 1, has to be seen this power of e times as long."""
 STRONG, COVERED = 0.4, 0.4
@@ -91,8 +91,9 @@ class Search:
         found: (4,) xywh box that may be the target, None when there is none.
         confirmed: frames in a row in which it was good enough; one that scores less than usual counts for less.
         refuted: frames in a row in which it was too bad.
-        seen: frames in a row in which it was seen at all.
-        likeness: sum over these of how much likelier its looks are the target's than a known look-alike's, as a logit.
+        seen: seconds for which it was seen in every frame.
+        likeness: sum over these frames of how much likelier its looks are the target's than a known look-alike's, as a
+            logit.
     """
 
     seconds: float = 0.0
@@ -102,7 +103,7 @@ class Search:
     found: Box | None = None
     confirmed: float = 0.0
     refuted: int = 0
-    seen: int = 0
+    seen: float = 0.0
     likeness: float = 0.0
 
     def scaled(self, factor: float) -> Search:
@@ -111,7 +112,7 @@ class Search:
 
     def without_found(self) -> Search:
         """With nothing that may be the target."""
-        return replace(self, found=None, confirmed=0.0, refuted=0, seen=0, likeness=0.0)
+        return replace(self, found=None, confirmed=0.0, refuted=0, seen=0.0, likeness=0.0)
 
     def settled(self, frames: float, told_apart: bool) -> bool:
         """Whether what was found has been good enough for so many frames to be the target.
@@ -119,7 +120,7 @@ class Search:
         Args:
             told_apart: whether look-alikes are known by what they look like.
         """
-        patience = PATIENCE if self.likeness > -TOLD_APART else LONG_PATIENCE
+        patience = PATIENCE_S if self.likeness > -TOLD_APART else LONG_PATIENCE_S
         enough = not told_apart or self.likeness >= TOLD_APART or self.seen >= patience
         return self.confirmed >= frames and enough
 
@@ -346,12 +347,15 @@ def _assigned(centres: NDArray, scores: NDArray, doubts: NDArray, known: NDArray
     return owner
 
 
-def weigh(search: Search, free: Sightings, weight: float, bad: bool, another: float = 0.0) -> Search:
+def weigh(
+    search: Search, free: Sightings, weight: float, bad: bool, another: float = 0.0, seconds: float = 0.0
+) -> Search:
     """After a step whose best sighting, if any, is good enough to be the target, or too bad, or neither.
 
     Args:
         weight: how much it counts as good, 0..1.
         another: by how much its looks are likelier those of a known look-alike than the target's, as a logit.
+        seconds: since the last step.
     """
     if not len(free.scores) or free.scores[0] < WORTH_A_LOOK:
         return search.without_found()
@@ -363,7 +367,7 @@ def weigh(search: Search, free: Sightings, weight: float, bad: bool, another: fl
         return is_another(search, box, free.scores[0], free.known_doubts[0]).without_found()
     like = -another if another > 0 else -another * free.scores[0] ** 2  # a poor box may look like anything
     likeness = search.likeness * again + float(np.clip(like, -MOST_TOLD, MOST_TOLD))
-    likeness, seen = max(likeness, -2 * TOLD_APART), search.seen * again + 1
+    likeness, seen = max(likeness, -2 * TOLD_APART), search.seen * again + seconds
     return replace(search, found=box, confirmed=confirmed, refuted=refuted, seen=seen, likeness=likeness)
 
 

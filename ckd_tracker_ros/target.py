@@ -288,7 +288,7 @@ def _found(
         better = evidence - search.trusted(target.estimate.peak, target.estimate.doubt)
         weight *= better > (BETTER if told_apart else MUCH_BETTER)
     another = believed.looks.another(free.looks[0], frame.stamp_ns) if len(free.looks) else 0.0
-    plan = search.weigh(plan, free, weight, confidence < settings.confidence, another)
+    plan = search.weigh(plan, free, weight, confidence < settings.confidence, another, seconds)
     frames = BETTER_FOR if target.on_trial else search.CONFIRM
     if plan.settled(frames, told_apart):
         if target.on_trial:

@@ -253,17 +253,18 @@ def test_of_two_that_cross_a_look_alike_is_the_one_with_its_looks():
 
 
 def test_where_look_alikes_are_known_it_takes_likeness_or_patience():
-    def frames_until_settled(another, told_apart=True):
+    def frames_until_settled(another, told_apart=True, step=STEP):
         plan = Search()
-        for frame in range(1, search.LONG_PATIENCE + 2):
-            plan = search.weigh(plan, sightings((30, 30, 0.95)), 1.0, bad=False, another=another)
+        for frame in range(1, 200):
+            plan = search.weigh(plan, sightings((30, 30, 0.95)), 1.0, bad=False, another=another, seconds=step)
             if plan.settled(search.CONFIRM, told_apart):
                 return frame
         return None
 
     assert frames_until_settled(9.0, told_apart=False) == frames_until_settled(-9.0) == search.CONFIRM
-    assert frames_until_settled(-1.0) == 4 and frames_until_settled(0.0) == search.PATIENCE
-    assert frames_until_settled(1.0) == search.LONG_PATIENCE, "it may have changed its looks"
+    assert frames_until_settled(-1.0) == 4
+    assert frames_until_settled(0.0) == 8 and frames_until_settled(0.0, step=1 / 12) == 3, "a quarter of a second"
+    assert frames_until_settled(1.0) in (89, 90) and frames_until_settled(1.0, step=1 / 12) == 36, "or three seconds"
 
 
 def test_the_looks_of_a_look_alike_are_followed_and_known_once_they_were_seen():
