@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.frame import MODALITIES, Image, RgbtFrame
@@ -46,6 +46,8 @@ LONGEST_S = 4.0
 """After so long a time what a target looks like changes no more."""
 MOST_CREDIT = 2.0
 """Logarithm: what looks like the target and not like the others is believed by so much more at most."""
+AWAY_S = 1.0
+"""A camera that gave nothing for longer comes back to another light, or to smoke: what it saw before counts no more."""
 LEARN_OTHER, MOST_OTHERS = 0.2, 8
 """Share that one sighting has in what another thing looks like; of how many that is remembered."""
 UNMISTAKABLE = 12.0
@@ -66,6 +68,8 @@ class Looks:
         seconds: for which it was learnt.
         stamp_ns: when it was seen last.
         others: (K, C) what things that look like it have in common, as `mean`; those seen last come first.
+        frame_ns: stamp of the last frame.
+        given_ns: (C,) stamps of the last frames that had these channels.
     """
 
     units: NDArray[np.float64]
@@ -74,6 +78,8 @@ class Looks:
     seconds: float = 0.0
     stamp_ns: int = 0
     others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, COUNT)))
+    frame_ns: int = 0
+    given_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(COUNT, np.int64))
 
     @property
     def known(self) -> bool:
@@ -88,7 +94,7 @@ class Looks:
             present: per modality, whether it is there and used.
         """
         units = [1.0 if pair is None or pair[1] <= pair[0] else (pair[1] - pair[0]) / 255 for pair in limits]
-        return cls(np.repeat(np.where(present, units, np.nan), list(CHANNELS.values())))
+        return cls(_per_channel(np.where(present, units, np.nan)))
 
     def complete(self, limits: tuple[Limits | None, ...], present: tuple[bool, ...]) -> Looks:
         """With grey levels also of a camera that was missing at the start, if it is there now."""
@@ -96,7 +102,23 @@ class Looks:
 
     def started(self, seen: NDArray, stamp_ns: int) -> Looks:
         """After a target looked like that, (C,), in a box that is certainly its own."""
-        return replace(self, mean=seen, seconds=UNKNOWN_S, stamp_ns=stamp_ns)
+        given = np.full(COUNT, stamp_ns)
+        return replace(self, mean=seen, seconds=UNKNOWN_S, stamp_ns=stamp_ns, frame_ns=stamp_ns, given_ns=given)
+
+    def at(self, stamp_ns: int, present: tuple[bool, ...]) -> Looks:
+        """For a frame of this time: without what a camera saw before it was away, see `AWAY_S`.
+
+        Args:
+            present: per modality, whether it is there and used.
+        """
+        given = _per_channel(present)
+        # Away for as long as frames came without it: when all cameras stop, or clocks jump, none of them was.
+        back = given & (self.frame_ns - self.given_ns > AWAY_S * 1e9)
+        given_ns = np.where(given, stamp_ns, self.given_ns)
+        if not back.any():
+            return replace(self, frame_ns=stamp_ns, given_ns=given_ns)
+        mean, others = (np.where(back, np.nan, of) for of in (self.mean, self.others))
+        return replace(self, mean=mean, others=others, frame_ns=stamp_ns, given_ns=given_ns)
 
     def as_known(self) -> Looks:
         """The same for a target that is lost: what little was seen of it is better than nothing."""
@@ -176,11 +198,10 @@ class Looks:
         if not self.known or not len(self.others):
             return 0.0
         seconds = 0.0 if stamp_ns is None else (stamp_ns - self.stamp_ns) / 1e9
-        more = [
-            self._unlike(np.where(np.isfinite(other), seen, np.nan), self.mean, seconds) - self._unlike(seen, other)
-            for other in self.others
-        ]
-        return max(more)
+        common = np.where(np.isfinite(self.others) & np.isfinite(self.mean), seen, np.nan)
+        return max(
+            self._unlike(of, self.mean, seconds) - self._unlike(of, other) for of, other in zip(common, self.others)
+        )
 
     def unlike(self, seen: NDArray, seconds: float = 0.0) -> float:
         """How much less likely a target looks like that, (C,), than like its mean: as a logarithm, 0 and more.
@@ -215,6 +236,11 @@ class Looks:
                 places = np.rint(cv2.perspectiveTransform(points, matrix)[:, 0]).astype(int)
                 values[:, channels] = _at(image, places, CHANNELS[name])
         return values / self.units
+
+
+def _per_channel(of_modalities: ArrayLike) -> NDArray:
+    """(C,) of something that each modality has: its value for all of its channels."""
+    return np.repeat(np.asarray(of_modalities), list(CHANNELS.values()))
 
 
 def _mode(pixels: NDArray, start: NDArray) -> NDArray[np.float64]:

@@ -249,7 +249,7 @@ class Tracker:
         if not states:
             return [], []
         config = self._config
-        states = self._with_limits(states, frame)
+        states = self._at(states, frame)
         expected = [self._expected(state, frame) for state in states]
         squares = [square_around(box, config.search_factor, config.search_size) for box in expected]
         maps = self._run(states, squares, frame)
@@ -269,13 +269,14 @@ class Tracker:
             places: for each target, (4,) xywh boxes in RGB pixels around which search crops are cut.
 
         Returns:
-            The states, of which only the thermal limits are new, and for each target everything that looks like it.
+            The states, of which only thermal limits and looks are new, and for each target everything that looks like
+            it.
 
         Raises:
             ValueError: no modality is present, or a place without area.
             RegistrationError: the two images cannot be laid over each other.
         """
-        config, states = self._config, self._with_limits(states, frame)
+        config, states = self._config, self._at(states, frame)
         owners = [number for number, of_target in enumerate(places) for _ in of_target]
         wanted = [place for of_target in places for place in of_target]
         squares = [square_around(place, config.search_factor, config.search_size) for place in wanted]
@@ -306,12 +307,16 @@ class Tracker:
         peak, second_peak = float(doubted(peak, max(doubt, 0.0))), float(doubted(second_peak, max(-doubt, 0.0)))
         return peak if self._calibration is None else self._calibration.confidence(peak, second_peak)
 
-    def _with_limits(self, states: Sequence[TargetState], frame: RgbtFrame) -> list[TargetState]:
-        """The states with the thermal limits that hold for this frame."""
-        settings = self.settings.thermal
+    def _at(self, states: Sequence[TargetState], frame: RgbtFrame) -> list[TargetState]:
+        """The states with the thermal limits that hold for this frame, and looks that its cameras may judge by."""
+        settings, used = self.settings.thermal, self._used(frame)
         measured = [image and thermal.measure(image, settings) for image in frame.images]
         return [
-            replace(state, limits=tuple(thermal.smooth(*pair, settings) for pair in zip(state.limits, measured)))
+            replace(
+                state,
+                limits=tuple(thermal.smooth(*pair, settings) for pair in zip(state.limits, measured)),
+                looks=state.looks.at(frame.stamp_ns, used),
+            )
             for state in states
         ]
 

@@ -155,6 +155,27 @@ def test_a_camera_that_is_missing_says_nothing_and_is_learnt_when_it_comes():
     assert seeing.complete((None, (0.0, 1.0)), (True, True)).units.tolist() == seeing.units.tolist()
 
 
+def test_a_camera_that_was_away_comes_back_to_another_light():
+    both, thermal_alone, smoke = (True, True), (False, True), (120, 120, 120)
+    known = learned()
+    known = known.beside(seen_as(known, **TWIN)).at(0, both)
+    assert len(known.others) == 1 and doubt(known, coat=smoke) > 2
+
+    def after(seconds: float, present: tuple[bool, bool]) -> Looks:
+        now = known
+        for step in range(1, round(seconds / STEP)):
+            now = now.at(round(step * STEP * 1e9), present)
+        return now.at(round(seconds * 1e9), both)
+
+    for looks_now in (after(0.5, thermal_alone), after(2.0, both), known.at(3_600_000_000_000, both)):
+        assert doubt(looks_now, coat=smoke) > 2, "nobody was away for long; and a clock that jumps takes no camera away"
+    back = after(2.0, thermal_alone)
+    assert doubt(back, coat=smoke) <= 0 and doubt(back, coat=smoke, warm=WARM - 800) > 2, "the other camera still knows"
+    assert np.isfinite(back.others).tolist() == [[False, False, False, True]]
+    again = learned(start=back, coat=smoke)
+    assert doubt(again, coat=smoke) <= 0 and doubt(again, coat=(60, 60, 60)) > 2
+
+
 def test_a_camera_that_the_network_does_not_use_need_not_be_registered(tiny_student):
     alone = Student(replace(tiny_student.config, modalities=("rgb",), motion=True))
     tracker, both = Tracker(create(alone, "cpu")), frame()
