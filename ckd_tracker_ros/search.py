@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckd_tracker_ros import boxes
-from ckd_tracker_ros.calibration import logit
+from ckd_tracker_ros.calibration import doubted, logit
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.tracker import TargetState
 
@@ -52,17 +52,21 @@ BEATS_WEAK, BEATS_STRONG = 1.0, 2.0
 what the network takes for the target rather than not."""
 OTHER_LOOKS, AS_LIKELY, LEARN_DOUBT = 3.0, 1.0, 0.2
 """And so is one whose looks are doubted by so much less, as a logit, in the sum over the frames in a row in which it is
-there, each less what may be chance; share that one sighting has in the usual doubt of a thing."""
-WORTH_A_LOOK = 0.3
-"""From this score on a sighting is looked at in a crop of its own, where scores are more reliable."""
+there, each less what may be chance, as far as the look-alike is known by its score; share that one sighting has in the
+usual doubt of a thing."""
+WORTH_A_LOOK, HALF = 0.3, 0.5
+"""From this score on a sighting is looked at in a crop of its own, where scores are more reliable; of its doubt, which
+may be mistaken, so much counts."""
+BLINK_S = 0.1
+"""What is found may be out of sight for so many seconds: scores of what is far off or in smoke come and go."""
 CONFIRM, REFUTE = 2, 4
 """Frames in a row in which a sighting has to be good enough to be the target, or too bad, to be another thing."""
 TOLD_APART, MOST_TOLD = 3.0, 2.0
 """Where look-alikes are known by their looks, a sighting has to look so much more like the target than like them, as a
 logit, in the sum over the frames in a row in which it is seen, of which none counts for more than so much."""
 PATIENCE_S, LONG_PATIENCE_S = 0.25, 2.99
-"""Or it has to be seen for so many seconds: some cannot be told apart; for so many where it looks so much less like the
-target: that may have changed."""
+"""Or it has to be seen for so many seconds: some cannot be told apart; and the longer, up to so many, the less it looks
+like the target: that may have changed."""
 SHORT = 1.0
 """What scores less than the target usually does, by a logit of 1, has to be seen this power of e times as long."""
 STRONG, COVERED = 0.4, 0.4
@@ -94,6 +98,7 @@ class Search:
         seen: seconds for which it was seen in every frame.
         likeness: sum over these frames of how much likelier its looks are the target's than a known look-alike's, as a
             logit.
+        unseen: seconds since it was seen last, see `BLINK_S`.
     """
 
     seconds: float = 0.0
@@ -105,6 +110,7 @@ class Search:
     refuted: int = 0
     seen: float = 0.0
     likeness: float = 0.0
+    unseen: float = 0.0
 
     def scaled(self, factor: float) -> Search:
         """In images that are so much larger; where nothing is followed from one frame to the next."""
@@ -112,7 +118,7 @@ class Search:
 
     def without_found(self) -> Search:
         """With nothing that may be the target."""
-        return replace(self, found=None, confirmed=0.0, refuted=0, seen=0.0, likeness=0.0)
+        return replace(self, found=None, confirmed=0.0, refuted=0, seen=0.0, likeness=0.0, unseen=0.0)
 
     def settled(self, frames: float, told_apart: bool) -> bool:
         """Whether what was found has been good enough for so many frames to be the target.
@@ -120,7 +126,8 @@ class Search:
         Args:
             told_apart: whether look-alikes are known by what they look like.
         """
-        patience = PATIENCE_S if self.likeness > -TOLD_APART else LONG_PATIENCE_S
+        unlike = min(1.0, max(0.0, -self.likeness / TOLD_APART))
+        patience = PATIENCE_S + unlike * (LONG_PATIENCE_S - PATIENCE_S)
         enough = not told_apart or self.likeness >= TOLD_APART or self.seen >= patience
         return self.confirmed >= frames and enough
 
@@ -259,7 +266,8 @@ def _seen_again(
 
 def _case(others: NDArray, doubts: NDArray | float) -> NDArray[np.float64]:
     """`CASE` of (..., 7) look-alikes after something with these doubts, NaN where not known, was seen there."""
-    return np.maximum(others[..., CASE] + np.nan_to_num(others[..., DOUBT] - doubts - AS_LIKELY), 0.0)
+    more = np.nan_to_num(others[..., DOUBT] - doubts - AS_LIKELY)
+    return np.maximum(others[..., CASE] + others[..., SCORE] * more, 0.0)
 
 
 def _rows(
@@ -303,10 +311,23 @@ def may_be(
         doubt: of its looks; NaN where they are not known.
     """
     middle = boxes.xywh_to_cxcywh(expected(state, search.seconds, image_size))
-    size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[None, :2]
+    size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[:2]
     if np.linalg.norm(centre - middle[:2]) > reach(search.seconds) * size or not _fits(box[None], middle[2:])[0]:
         return False
-    return bool((_assigned(centre, np.array([score]), np.array([doubt]), search.others, size) < 0).all())
+    return _look_alike(search, state, box, score, doubt) is None
+
+
+def certainly_another(search: Search, state: TargetState, box: Box, score: float, doubt: float = math.nan) -> bool:
+    """Whether a (4,) xywh box with this score is where a thing is that is certainly not the target, see `may_be`."""
+    other = _look_alike(search, state, box, score, doubt)
+    return other is not None and bool(other[CERTAIN])
+
+
+def _look_alike(search: Search, state: TargetState, box: Box, score: float, doubt: float) -> NDArray[np.float64] | None:
+    """(7,) the look-alike that a (4,) xywh box with this score and doubt shows; None: none that is known."""
+    size, centre = math.sqrt(state.box[2] * state.box[3]), boxes.xywh_to_cxcywh(box)[None, :2]
+    owner = int(_assigned(centre, np.array([score]), np.array([doubt]), search.others, size)[0])
+    return None if owner < 0 else search.others[owner]
 
 
 def trusted(score: float, doubt: float = 0.0) -> float:
@@ -357,21 +378,27 @@ def weigh(
         another: by how much its looks are likelier those of a known look-alike than the target's, as a logit.
         seconds: since the last step.
     """
-    if not len(free.scores) or free.scores[0] < WORTH_A_LOOK:
-        return search.without_found()
+    if not len(free.scores) or doubted(free.scores[0], HALF * max(0.0, free.doubts[0])) < WORTH_A_LOOK:
+        unseen = search.unseen + seconds
+        return replace(search, unseen=unseen) if unseen < BLINK_S else search.without_found()
     box = free.boxes[0]
     again = search.found is not None and bool(boxes.iou(box, search.found) > 0.3)
     confirmed = search.confirmed * again + weight if weight else 0.0
     refuted = search.refuted * again + 1 if bad else 0
     if refuted >= REFUTE:
         return is_another(search, box, free.scores[0], free.known_doubts[0]).without_found()
-    like = -another if another > 0 else -another * free.scores[0] ** 2  # a poor box may look like anything
+    like = -another if another > 0 else -another * free.scores[0]  # a poor box may look like anything
     likeness = search.likeness * again + float(np.clip(like, -MOST_TOLD, MOST_TOLD))
     likeness, seen = max(likeness, -2 * TOLD_APART), search.seen * again + seconds
-    return replace(search, found=box, confirmed=confirmed, refuted=refuted, seen=seen, likeness=likeness)
+    counts = {"confirmed": confirmed, "refuted": refuted, "seen": seen, "likeness": likeness}
+    return replace(search, found=box, unseen=0.0, **counts)
 
 
-def is_another(search: Search, box: Box, score: float, doubt: float = math.nan) -> Search:
-    """After what has this (4,) xywh box, score and doubt now turned out to be a look-alike."""
-    other = _rows(boxes.xywh_to_cxcywh(box)[None, :2], np.array([score]), certain=False, doubts=doubt)
+def is_another(search: Search, box: Box, score: float, doubt: float = math.nan, certain: bool = False) -> Search:
+    """After what has this (4,) xywh box, score and doubt now turned out to be a look-alike.
+
+    Args:
+        certain: see `Search.others`.
+    """
+    other = _rows(boxes.xywh_to_cxcywh(box)[None, :2], np.array([score]), certain=certain, doubts=doubt)
     return replace(search, others=np.concatenate([other, search.others]))

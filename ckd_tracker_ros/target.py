@@ -36,6 +36,8 @@ TRIAL_S, TRIAL_CROPS = 5.0, 2
 BETTER, MUCH_BETTER, BETTER_FOR = 0.7, 1.5, 3
 """What is so much likelier than what was found, as a logit, for so many frames, is the target instead; the second where
 no look-alike is known by its looks, and scores are all that there is to go by."""
+BESIDE_S = 1.0
+"""What is seen beside a target on trial for so many seconds, and is no likelier, is another thing."""
 LEARN_USUAL = 0.05
 LEARN_SIZE = 0.1
 """Share of a target's size that a step can change; half hidden or half outside it looks smaller than it is."""
@@ -145,8 +147,10 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
         if search.may_be(plan, target.believed, frame.size, estimate.box, estimate.peak, estimate.doubt):
             if target.status is Status.UNCERTAIN:
                 return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial)
+        elif search.certainly_another(plan, target.believed, estimate.box, estimate.peak, estimate.doubt):
+            state, estimate = _passed_over(target.believed, plan, state, estimate, frame)
         else:
-            estimate = replace(estimate, confidence=settings.confidence)  # sure of what is not the target
+            estimate = replace(estimate, confidence=settings.confidence)  # sure of what is likely not the target
     anchor, plan = target.believed, target.search
     if believed and plan is None:
         anchor = _as_large_as(target.size, replace(target.state, looks=target.state.looks.as_known()))
@@ -168,6 +172,15 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
         search=plan,  # what was on trial is searched for as before it was found
         trial=target.trial if status is Status.UNCERTAIN else 0.0,
     )
+
+
+def _passed_over(
+    anchor: TargetState, plan: Search, state: TargetState, estimate: Estimate, frame: RgbtFrame
+) -> tuple[TargetState, Estimate]:
+    """For what is certainly another thing's: the place where the target should be, and nothing seen there."""
+    box = search.expected(anchor, plan.seconds, frame.size)
+    state = replace(state, box=box, motion=Motion(frame.stamp_ns, rivals=plan.rivals))
+    return state, replace(estimate, box=box, confidence=0.0, peak=0.0, windowed_peak=0.0, doubt=0.0)
 
 
 def _still_on_trial(now: Target, before: Target, trial: float) -> Target:
@@ -229,14 +242,12 @@ def _search(
     settings: LostSettings,
 ) -> None:
     """One step of the search for the targets with these numbers in `now`, which are replaced."""
-    share = settings.crops // len(searched)
+    lost = [before[number].status is Status.LOST for number in searched]
+    counts = _crops_of([now[number] for number in searched], lost, settings.crops)
     queries, plans = [], []
-    for number in searched:
-        target, lost = now[number], before[number].status is Status.LOST
-        count = (
-            min(share, TRIAL_CROPS) if target.on_trial else max(share - 1, int(lost))
-        )  # all have had one of their own
-        sweep_only = not lost and target.search.found is None
+    for number, lost_before, count in zip(searched, lost, counts):
+        target = now[number]
+        sweep_only = not lost_before and target.search.found is None
         chosen, plan = search.places(
             target.search, target.believed, frame.size, tracker.search_factor, count, sweep_only
         )
@@ -246,6 +257,19 @@ def _search(
     for number, plan, state, seen in zip(searched, plans, states, sightings):
         others = [other.box for k, other in enumerate(now) if k != number and other.status is Status.TRACKING]
         now[number] = _found(tracker, before[number], now[number], state, plan, seen, others, frame, settings)
+
+
+def _crops_of(searched: Sequence[Target], lost: Sequence[bool], crops: int) -> list[int]:
+    """How many search crops of a step each target has; one that was lost before it has a first one from the tracker.
+
+    One on trial is in view, and what else there is matters less than where a lost one is: it has one, or two where
+    none is missing.
+    """
+    trials = sum(target.on_trial for target in searched)
+    missing = len(searched) - trials
+    of_trial = min(1 if missing else TRIAL_CROPS, crops // len(searched))
+    of_missing = (crops - of_trial * trials) // max(missing, 1) - 1
+    return [of_trial if target.on_trial else max(of_missing, int(was_lost)) for target, was_lost in zip(searched, lost)]
 
 
 def _found(
@@ -307,6 +331,8 @@ def _found(
         now = replace(target, state=state, estimate=estimate, status=Status.TRACKING, frames_lost=0, frames_uncertain=0)
         return _put_on_trial(now, believed, plan)
     if target.on_trial:
+        if plan.found is not None and plan.seen >= BESIDE_S and not plan.confirmed:
+            plan = search.is_another(plan, plan.found, best, doubt, certain=True).without_found()
         return replace(target, believed=believed, search=plan)
     status = Status.REMOVED if 0 < settings.give_up <= plan.seconds else target.status
     return replace(target, believed=believed, status=status, search=plan)

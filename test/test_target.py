@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckd_tracker_ros import boxes, search
+from ckd_tracker_ros import target as target_module
 from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.looks import COUNT, Looks
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
-from ckd_tracker_ros.target import LostSettings, Status, Target, _renewed, follow, judge, resized
+from ckd_tracker_ros.target import BESIDE_S, LostSettings, Status, Target, _renewed, follow, judge, resized
 from ckd_tracker_ros.tracker import DOUBTED, SUFFICIENT, TargetState, Tracker
 
 T, U, L, R = Status.TRACKING, Status.UNCERTAIN, Status.LOST, Status.REMOVED
@@ -173,7 +174,59 @@ def test_a_sighting_has_to_be_confirmed_in_its_place():
     assert search.weigh(plan, sightings((220, 30, 0.9)), 1.0, bad=False).confirmed == 1, "in another place"
     assert search.weigh(plan, sightings((32, 30, 0.4)), 0.0, bad=True).confirmed == 0
     assert search.weigh(plan, sightings((32, 30, 0.6)), 0.0, bad=False).confirmed == 0
-    assert search.weigh(plan, sightings(), 0.0, bad=True).found is None
+    blinked = search.weigh(plan, sightings(), 0.0, bad=True, seconds=STEP)
+    assert search.weigh(blinked, sightings((32, 30, 0.9)), 1.0, bad=False).confirmed == 2, "out of sight for a frame"
+    for _ in range(3):
+        blinked = search.weigh(blinked, sightings((32, 30, 0.2)), 0.0, bad=True, seconds=STEP)
+    assert blinked.found is None
+    assert search.weigh(Search(), sightings((32, 30, 0.6, 4.0)), 0.0, bad=True).found is None, "not worth a crop"
+    assert search.weigh(Search(), sightings((32, 30, 0.9, 4.0)), 0.0, bad=True).found is not None
+
+
+def test_what_is_certainly_another_thing_is_not_followed(judged):
+    frame, start, state, estimate = judged
+    there = boxes.xywh_to_cxcywh(estimate.box)[:2]
+    away = replace(start, box=start.box + (0, 60, 0, 0))
+    sure = replace(estimate, confidence=0.9, peak=0.9, doubt=0.0)
+    for certain, followed in ((1, False), (0, True)):
+        plan = Search(others=others_of((*there, 0.9, 0.0, certain)))
+        target = replace(Target.begin("a", "", away), status=U, believed=away, search=plan)
+        target = judge(target, state, sure, frame, LostSettings())
+        assert target.status is U and target.confidence < LostSettings().recover
+        np.testing.assert_allclose(target.box, estimate.box if followed else away.box, atol=1)
+        np.testing.assert_allclose(target.state.box, state.box if followed else away.box, atol=1)
+
+
+def test_who_is_missing_has_the_crops_and_who_is_on_trial_one():
+    lost, there = (Target.begin("a", "", state_at(100, 100)) for _ in range(2))
+    lost, there = replace(lost, status=L, search=Search()), replace(there, trial=3.0, search=Search())
+    for searched, crops, shares in (
+        ([lost], 4, [3]),
+        ([there], 4, [2]),
+        ([lost, there], 4, [2, 1]),
+        ([lost, lost], 4, [1, 1]),
+        ([lost, lost, there], 2, [1, 1, 0]),
+        ([lost] * 9, 4, [1] * 9),
+    ):
+        assert target_module._crops_of(searched, [each is lost for each in searched], crops) == shares
+    assert target_module._crops_of([replace(lost, status=U)], [False], 1) == [0], "it has its step"
+
+
+def test_what_is_seen_beside_a_target_on_trial_and_is_no_likelier_is_another_thing(tracker):
+    scene = Scene(SceneConfig(frames=40, look_alikes=1), 5)
+    known = Looks.unknown((None, None), (True, True))
+    begun = replace(tracker.start(scene.frame(0), scene.boxes(0)[0]), looks=known)  # nobody knows its looks
+    there = replace(tracker.start(scene.frame(0), scene.boxes(0)[0]), looks=known)
+    target = Target.begin("a", "", there)
+    targets = [replace(target, believed=begun, search=Search(seconds=1.0), trial=5.0)]
+    others = []
+    for number in range(1, 40):
+        targets = follow(tracker, targets, scene.frame(number), LostSettings(renew=0.0))
+        look_alike = boxes.xywh_to_cxcywh(scene.look_alike_boxes(number)[0])
+        near = np.linalg.norm(targets[0].search.others[:, :2] - look_alike[:2], axis=1) < 0.3 * look_alike[3]
+        others.append(bool((near & (targets[0].search.others[:, search.CERTAIN] > 0)).any()))
+    assert targets[0].on_trial and boxes.iou(targets[0].box, scene.boxes(39)[0]) > 0.5
+    assert not any(others[: round(BESIDE_S / STEP) - 2]) and any(others)
 
 
 def test_what_scores_less_than_the_target_does_has_to_be_seen_for_longer():
