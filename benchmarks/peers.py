@@ -27,7 +27,8 @@ from ckd_tracker_ros.frame import MODALITIES, RgbtFrame
 from ckd_tracker_ros.network.checkpoint import CheckpointError
 from ckd_tracker_ros.overlay import to_bgr
 from ckd_tracker_ros.sequences import Sequence, SequenceError, list_tracks, open_sequence, true_box
-from ckd_tracker_ros.tracker import TargetState, Tracker
+from ckd_tracker_ros.state import TargetState
+from ckd_tracker_ros.tracker import Tracker
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PAIRED, SINGLE = "m3svd", "single_modality_eval"

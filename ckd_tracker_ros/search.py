@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.calibration import doubted, logit
 from ckd_tracker_ros.sightings import Sightings
-from ckd_tracker_ros.tracker import TargetState
+from ckd_tracker_ros.state import TargetState
 
 Box = NDArray[np.float64]
 

@@ -17,7 +17,8 @@ from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.settings import LostSettings
 from ckd_tracker_ros.sightings import Sightings
-from ckd_tracker_ros.tracker import DOUBTED, TargetState, Tracker
+from ckd_tracker_ros.state import TargetState
+from ckd_tracker_ros.tracker import DOUBTED, Tracker
 
 
 class Status(IntEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from ckd_tracker_ros.crop import (
     square_around,
     to_image,
 )
-from ckd_tracker_ros.engine import Engine, HostMaps, Prepared, load
+from ckd_tracker_ros.engine import Engine, HostMaps, load
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
 from ckd_tracker_ros.looks import COUNT, Looks
 from ckd_tracker_ros.motion import Motion
@@ -31,6 +31,7 @@ from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.outline import OWN_CELLS, VIEWS, VIEWS_OF_SOME, Outline, views
 from ckd_tracker_ros.settings import TrackerSettings
 from ckd_tracker_ros.sightings import Sightings
+from ckd_tracker_ros.state import Appearance, Later, TargetState
 from ckd_tracker_ros.thermal import Limits
 
 DOUBTED = 0.3
@@ -51,74 +52,6 @@ CLEAR, BESIDE = 0.7, 0.4
 
 class BoxError(ValueError):
     """A start box that cannot be tracked; the message names the value and what is allowed."""
-
-
-@dataclass(frozen=True, eq=False)
-class Appearance:
-    """How a target looks in one frame.
-
-    Attributes:
-        crops: (M, T, T, 3) uint8 template crops, black where a modality was absent.
-        present: (M,) bool.
-        extent: (2,) width and height of the target's box in units of the crop.
-    """
-
-    crops: NDArray[np.uint8]
-    present: NDArray[np.bool_]
-    extent: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Later:
-    """A later appearance of a target.
-
-    Attributes:
-        templates: as the engine keeps it.
-        present: (M,) bool, the modalities that it was seen with.
-    """
-
-    templates: Prepared
-    present: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class TargetState:
-    """All that a target's past means for its next step. Opaque to clients: keep it and hand it back.
-
-    Attributes:
-        box: (4,) xywh in RGB pixels, where it was last.
-        limits: per modality, the values that became 0 and 255 in the last crop; None for 8-bit images.
-        templates: the target's first appearance, as the engine keeps it.
-        motion: how it moves.
-        outlines: how the network reads where it ends, by which of its modalities are present.
-        looks: which colours and which heat it has.
-        recent: a later appearance, which has half a say where the first one does not suffice; None: there is none.
-        image_size: width and height of the images in whose pixels it is; None = not known.
-        partial: the first appearance, where it still lacks a camera; None: it is complete.
-    """
-
-    box: NDArray[np.float64]
-    limits: tuple[Limits | None, ...]
-    templates: Prepared
-    motion: Motion
-    outlines: dict[tuple[bool, ...], Outline]
-    looks: Looks
-    recent: Later | None = None
-    partial: Appearance | None = None
-    image_size: tuple[int, int] | None = None
-
-    def outline(self, present: NDArray[np.bool_]) -> Outline:
-        """How the network reads it with these modalities, (M,); as at the start where it never did."""
-        default = next(iter(self.outlines.values()), Outline())
-        return self.outlines.get(tuple(present.tolist()), default)
-
-    def resized(self, image_size: tuple[int, int]) -> TargetState:
-        """In the pixels of images of another size; with other proportions pixels stay as they are."""
-        factor = boxes.resizing(self.image_size, image_size)
-        if factor == 1:
-            return self if self.image_size == image_size else replace(self, image_size=image_size)
-        motion = self.motion.scaled(factor)
-        return replace(self, box=self.box * factor, motion=motion, image_size=image_size)
 
 
 class Tracker:

@@ -63,7 +63,8 @@ GEOMETRY = {
 }
 SCENES = {"synthetic", "sequences", "overlay"}
 NETWORK = GEOMETRY | {"network"}
-TRACKER = NETWORK | {"engine", "tracker", "search", "target", "target_messages"}
+FOLLOWING = {"state", "tracker", "search", "target", "target_messages"}
+TRACKER = NETWORK | FOLLOWING | {"engine"}
 DEMO = {"ros.demo", "ros.demo_report"}
 EVALUATION = {
     f"evaluation.{name}" for name in ("metrics", "reliability", "provenance", "attributes", "report", "timing", "speed")
@@ -80,7 +81,7 @@ ROOMS = {
     **dict.fromkeys(SCENES - {"sequences"}, room(GEOMETRY, "numpy cv2")),
     "network": room(GEOMETRY, "numpy torch timm safetensors"),
     "engine": room(NETWORK, "numpy torch", {"onnxruntime"}),
-    **dict.fromkeys(("tracker", "search", "target", "target_messages"), room(TRACKER, "numpy torch")),
+    **dict.fromkeys(FOLLOWING, room(TRACKER, "numpy torch")),
     "parameters": room(GEOMETRY, "yaml"),
     "training": room(TRACKER | SCENES, "numpy torch torchvision timm safetensors cv2 rich yaml", {"matplotlib"}),
     "bag": room(TRACKER | SCENES, "numpy rich", {"rosbags"}),

@@ -17,9 +17,10 @@ from ckd_tracker_ros.looks import COUNT, Looks
 from ckd_tracker_ros.motion import Motion
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.sightings import Sightings
+from ckd_tracker_ros.state import TargetState
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
 from ckd_tracker_ros.target import BESIDE_S, LostSettings, Status, Target, _renewed, follow, judge, resized
-from ckd_tracker_ros.tracker import DOUBTED, SUFFICIENT, TargetState, Tracker
+from ckd_tracker_ros.tracker import DOUBTED, SUFFICIENT, Tracker
 
 T, U, L, R = Status.TRACKING, Status.UNCERTAIN, Status.LOST, Status.REMOVED
 SIZE = (640, 480)

@@ -21,7 +21,8 @@ from ckd_tracker_ros.frame import RgbtFrame
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.network.config import CONFIGS, NetworkConfig
 from ckd_tracker_ros.network.student import Student
-from ckd_tracker_ros.tracker import TargetState, Tracker
+from ckd_tracker_ros.state import TargetState
+from ckd_tracker_ros.tracker import Tracker
 
 SIZE = (640, 480)
 """Of the images where nothing else is said."""
