@@ -46,7 +46,8 @@ RISE = 0.1
 """Share of a look-alike's rise that is believed in one step, when the target may be there too: that comes out of
 hiding in less time."""
 STEADY, STEADY_S = 0.3, 0.1
-"""Unless it was seen so near, in sizes, so few seconds ago, and has come from where the target cannot be."""
+"""Unless it was seen so near, in sizes, so few seconds ago, and has come from where the target cannot be: then it goes
+on as itself, whatever it looks like now. What comes out of hiding changes its looks and its score."""
 BEATS_WEAK, BEATS_STRONG = 1.0, 2.0
 """A sighting whose score is so much better than that of a look-alike, as logits, is another thing: of clutter, and of
 what the network takes for the target rather than not."""
@@ -119,6 +120,12 @@ class Search:
     def without_found(self) -> Search:
         """With nothing that may be the target."""
         return replace(self, found=None, confirmed=0.0, refuted=0, seen=0.0, likeness=0.0, unseen=0.0)
+
+    def without(self, box: Box) -> Search:
+        """With no look-alike in the place of this (4,) xywh box."""
+        x, y, width, height = boxes.xywh_to_cxcywh(box)
+        away = np.linalg.norm(self.others[:, PLACE] - (x, y), axis=1) > SAME * math.sqrt(width * height)
+        return replace(self, others=self.others[away])
 
     def settled(self, frames: float, told_apart: bool) -> bool:
         """Whether what was found has been good enough for so many frames to be the target.
@@ -256,12 +263,17 @@ def _seen_again(
         too_far: whether the target cannot be there.
         size: of the target, RGB pixels.
     """
-    steady = entry[CERTAIN] and entry[UNSEEN] <= STEADY_S and np.linalg.norm(centre - entry[PLACE]) <= STEADY * size
-    certain = bool(too_far or steady)
+    steady = bool(_steady(entry, float(np.linalg.norm(centre - entry[PLACE])), size))
+    certain = too_far or steady
     highest = entry[SCORE] + max(score - entry[SCORE], 0.0) * (1.0 if certain else RISE)
     usual = entry[DOUBT] + LEARN_DOUBT * (doubt - entry[DOUBT])
     usual = usual if np.isfinite(usual) else np.fmax(entry[DOUBT], doubt)  # the one that is known
-    return np.array([*centre, highest, 0.0, certain, usual, _case(entry, doubt)])
+    return np.array([*centre, highest, 0.0, certain, usual, entry[CASE] if steady else _case(entry, doubt)])
+
+
+def _steady(others: NDArray, distances: NDArray | float, size: float) -> NDArray[np.bool_]:
+    """Whether (..., 7) look-alikes that are seen so far, RGB pixels, from where they were go on: see `STEADY`."""
+    return (others[..., CERTAIN] > 0) & (others[..., UNSEEN] <= STEADY_S) & (distances <= STEADY * size)
 
 
 def _case(others: NDArray, doubts: NDArray | float) -> NDArray[np.float64]:
@@ -357,8 +369,9 @@ def _assigned(centres: NDArray, scores: NDArray, doubts: NDArray, known: NDArray
     distances = np.linalg.norm(centres[:, None] - known[:, PLACE], axis=-1)
     reach = (NOISE + np.minimum(DRIFT * known[:, UNSEEN], LARGEST_DRIFT)) * size
     margin = np.where(known[:, SCORE] < 0.5, BEATS_WEAK, BEATS_STRONG)
-    fits = (distances <= reach) & (logit(scores)[:, None] - logit(known[:, SCORE]) <= margin)
-    fits &= _case(known, doubts[:, None]) <= OTHER_LOOKS
+    alike = logit(scores)[:, None] - logit(known[:, SCORE]) <= margin
+    alike &= _case(known, doubts[:, None]) <= OTHER_LOOKS
+    fits = (distances <= reach) & (alike | _steady(known, distances, size))
     costs = distances / size + UNLIKE_SIZES * np.abs(np.nan_to_num(known[:, DOUBT] - doubts[:, None]))
     taken: set[int] = set()
     for number, other in zip(*np.unravel_index(np.argsort(costs, axis=None), costs.shape)):

@@ -56,6 +56,7 @@ class TargetState:
         looks: which colours and which heat it has.
         recent: a later appearance, which has half a say where the first one does not suffice; None: there is none.
         image_size: width and height of the images in whose pixels it is; None = not known.
+        case: how much has lately spoken for its being another thing that is known by its looks, as a logit.
         partial: the first appearance, where it still lacks a camera; None: it is complete.
     """
 
@@ -68,6 +69,7 @@ class TargetState:
     recent: Later | None = None
     partial: Appearance | None = None
     image_size: tuple[int, int] | None = None
+    case: float = 0.0
 
     def outline(self, present: NDArray[np.bool_]) -> Outline:
         """How the network reads it with these modalities, (M,); as at the start where it never did."""

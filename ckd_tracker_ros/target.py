@@ -193,8 +193,8 @@ def _still_on_trial(now: Target, before: Target, trial: float) -> Target:
 
 
 def _put_on_trial(target: Target, believed: TargetState, plan: Search) -> Target:
-    """A target that was just found again."""
-    return replace(target, believed=believed, search=plan.without_found(), trial=TRIAL_S)
+    """A target that was just found again: what is in its place is no look-alike, as long as it is believed."""
+    return replace(target, believed=believed, search=plan.without_found().without(target.box), trial=TRIAL_S)
 
 
 def _believed(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFrame) -> Target:
@@ -319,7 +319,7 @@ def _found(
         if target.on_trial:
             plan = search.is_another(plan, target.box, target.estimate.peak, target.estimate.doubt)
         motion = Motion(frame.stamp_ns, rivals=plan.rivals)
-        state = replace(believed, box=plan.found, motion=motion)
+        state = replace(believed, box=plan.found, motion=motion, case=0.0)
         estimate = replace(
             target.estimate,
             box=plan.found,

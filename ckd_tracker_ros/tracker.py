@@ -38,10 +38,11 @@ DOUBTED = 0.3
 """Score from which on it is looked at which colours and which heat something has."""
 SHARE = 0.5
 """Of a doubt, between places of one search crop, where the target has just been: it may have turned."""
-CONTINUITY, LIMIT = 2.0, 6.0
-"""Logarithms: how much likelier the target is beforehand, where it is found, than another thing; and how much the looks
-of another thing can say against that. Where a look-alike has just been in the same place neither is likelier, and
-doubts count in full: looks are all that is left to tell them apart."""
+CONTINUITY, LIMIT, CHANCE = 2.0, 6.0, 1.0
+"""Logarithms: how much likelier the target is beforehand, where it is found, than another thing; how much the looks of
+another thing can say against that; and how much of that, in one frame, may be chance. What is more speaks against it in
+the frames after, too. Where a look-alike has just been in the same place neither is likelier, and doubts count in full:
+looks are all that is left to tell them apart."""
 APART = 2.0
 """Cells from the winner from which on something else is not the target itself."""
 SUFFICIENT = 0.8
@@ -398,10 +399,12 @@ class Tracker:
             present=self._used(frame),
         )
         against = _at(doubts, peak.box[:2]) - _at(doubts, peak.second_place)
+        case = float(np.clip(state.case + (another - CHANCE) * (peak.score >= DOUBTED), 0.0, LIMIT))
+        continuity = max(0.0, continuity - case)
         if another > continuity:
             against = max(against, min(another, LIMIT) - continuity)
         estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score, against))
-        return replace(state, box=box, motion=motion, looks=looks), estimate
+        return replace(state, box=box, motion=motion, looks=looks, case=case), estimate
 
     def _nearest(self, summits: NDArray[np.float64], doubts: Sequence[float]) -> NDArray[np.float64]:
         """(F, F), for each cell of the maps the doubt of the nearest of (N, 5) summits, N of them; 0 without any."""

@@ -270,7 +270,7 @@ def test_what_fails_its_trial_is_searched_for_as_before(judged):
 
 
 def test_what_stands_where_a_look_alike_was_is_not_that_if_its_looks_are_the_targets():
-    plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, 1, 2.8))), state_at(100, 100)
+    plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.2, 1, 2.8))), state_at(100, 100)
     for doubt, taken in ((2.5, []), (-1.5, [0.9])):
         _, free, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9, doubt)), (), STEP)
         assert free.scores.tolist() == taken
@@ -284,11 +284,22 @@ def test_what_stands_where_a_look_alike_was_is_not_that_if_its_looks_are_the_tar
 def test_one_frame_in_which_a_look_alike_looks_like_the_target_is_chance_and_several_are_not():
     free = []
     for doubts in ((-0.5, 2.0, 2.0, -0.5, 2.0), (-0.5, -0.5, -0.5)):
-        plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, 1, 2.0))), state_at(100, 100)
+        plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, 0, 2.0))), state_at(100, 100)
         for doubt in doubts:
             plan, now, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9, doubt)), (), STEP)
             free.append(len(now.scores))
     assert free == [0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_a_certain_look_alike_goes_on_as_itself_whatever_it_looks_like_while_it_is_seen():
+    state = state_at(100, 100)
+    for step, taken in ((STEP, 0), (0.2, 1)):
+        plan = Search(seconds=1.0, others=others_of((120.0, 100, 0.4, 0.0, 1, 4.0)))
+        for number in range(10):
+            plan, free, _ = search.update(plan, state, SIZE, sightings((120 + number, 100, 0.9, -1.0)), (), step)
+            if step > STEP:
+                break
+        assert len(free.scores) == taken, "in its place after a while there may be something else"
 
 
 def test_what_is_not_certain_to_be_another_thing_and_looks_like_the_target_is_none():
@@ -297,6 +308,25 @@ def test_what_is_not_certain_to_be_another_thing_and_looks_like_the_target_is_no
         plan = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, certain, search.EXCUSED)))
         plan, _, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9, search.EXCUSED - 0.5)), (), STEP)
         assert len(plan.others) == kept
+
+
+def test_what_looks_like_another_thing_for_some_frames_is_believed_less_and_less(tracker):
+    scene = Scene(SceneConfig(frames=8), 0)
+    state = tracker.start(scene.frame(0), scene.boxes(0)[0])
+    own = replace(state.looks, others=state.looks.mean[None] + 5, seconds=2.0)
+    twin = replace(own, mean=own.mean + 5, others=own.mean[None])
+    states = [replace(state, looks=own), replace(state, looks=twin), replace(state, looks=twin)]
+    for number in range(1, 8):
+        forgetful = replace(states[2], case=0.0)  # judges each frame by itself
+        states, estimates = tracker.step_many([*states[:2], forgetful], scene.frame(number))
+    assert states[0].case == 0 < states[2].case < states[1].case
+    assert estimates[0].confidence > estimates[2].confidence > estimates[1].confidence + 0.01
+
+
+def test_what_is_found_is_no_look_alike():
+    others = others_of((100.0, 100, 0.9, 0.0, 0), (150.0, 100, 0.9, 0.0, 1))
+    found = Search(others=others).without(boxes.cxcywh_to_xywh(np.array([110.0, 100, 40, 40])))
+    assert found.others[:, 0].tolist() == [150]
 
 
 def test_of_two_that_cross_a_look_alike_is_the_one_with_its_looks():
