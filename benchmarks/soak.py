@@ -1,6 +1,6 @@
 """Faults and requests of all kinds for a long time: does the node leak memory, threads or files, does it ever hang?
 
-One fault after the other (`faults.py`) is played faster than the node follows, each of random length with healthy
+One fault after the other (`schedules.py`) is played faster than the node follows, each of random length with healthy
 images around it, while a user starts and removes targets, pauses, sets parameters and deactivates at random moments.
 """
 
@@ -19,10 +19,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from common import JsonOption
-from faults import FAULTS, SIZE, Fault, Span, Stage, inits, pictures, play, schedule
+from faults import SIZE, Stage, inits
 from node_client import Client, NoAnswer
 from processes import resources
 from rich.console import Console
+from schedules import FAULTS, Fault, Span, pictures, play, schedule
 
 from ckd_tracker_ros.evaluation.timing import Report, Spread
 from ckd_tracker_ros.ros.demo import DemoError

@@ -284,7 +284,7 @@ def fault(module: ModuleType, name: str, strength: str = ""):
 
 
 def test_faults_change_schedules_between_their_begin_and_end(benchmark):
-    module = benchmark("faults")
+    module = benchmark("schedules")
     healthy, span = module.schedule(range(30), 10.0), module.Span(0.95, 1.95, 9)
     inside = [event for event in healthy if 10 <= event.frame < 20]
 
@@ -320,7 +320,7 @@ def test_changed_messages_are_what_cameras_send_when_they_break(benchmark):
     from ckd_tracker_ros import images
     from ckd_tracker_ros.ros.player import image_message
 
-    module = benchmark("faults")
+    module = benchmark("schedules")
     picture = images.Image(np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3), "bgr")
     whole = image_message(picture)
     assert np.array_equal(images.decode(module.changed(whole, "half")).pixels, picture.pixels[::2, ::2])
