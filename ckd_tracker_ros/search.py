@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ckd_tracker_ros import boxes
+from ckd_tracker_ros import boxes, look_alikes
 from ckd_tracker_ros.calibration import doubted, logit
+from ckd_tracker_ros.look_alikes import CERTAIN, COLUMNS, DOUBT, PLACE, SAME, SCORE, UNSEEN
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.state import TargetState
 
@@ -28,33 +29,10 @@ COAST_S = 0.5
 """For about so long a target that is not seen goes on as it went."""
 STRIDE = 0.75
 """From one search crop of the sweep to the next, in sides of it: a target between two is whole in one of them."""
-SAME = 0.6
-"""Two sightings nearer to each other than this, in sizes, are of one thing."""
-NOISE, DRIFT, LARGEST_DRIFT = 0.4, 1.0, 1.5
-"""How far a look-alike may be from where it was seen: sizes at once, further sizes a second, at most so many more."""
 LEAST = 0.15
 """Scores under this are nothing."""
 GROWTH = 0.55
 """Of width and of height, as logarithms: what is so much larger or smaller than the target was is something else."""
-UNLIKE_SIZES = 0.15
-"""Of two sightings that may be a look-alike, one whose looks are doubted more or less than its own, by a logit of 1, is
-as if it were so many sizes further away."""
-EXCUSED = -0.4
-"""What is not certain to be another thing, and whose looks are usually doubted less than this, is none."""
-MOST_OTHERS = 32
-RISE = 0.1
-"""Share of a look-alike's rise that is believed in one step, when the target may be there too: that comes out of
-hiding in less time."""
-STEADY, STEADY_S = 0.3, 0.1
-"""Unless it was seen so near, in sizes, so few seconds ago, and has come from where the target cannot be: then it goes
-on as itself, whatever it looks like now. What comes out of hiding changes its looks and its score."""
-BEATS_WEAK, BEATS_STRONG = 1.0, 2.0
-"""A sighting whose score is so much better than that of a look-alike, as logits, is another thing: of clutter, and of
-what the network takes for the target rather than not."""
-OTHER_LOOKS, AS_LIKELY, LEARN_DOUBT = 3.0, 1.0, 0.2
-"""And so is one whose looks are doubted by so much less, as a logit, in the sum over the frames in a row in which it is
-there, each less what may be chance, as far as the look-alike is known by its score; share that one sighting has in the
-usual doubt of a thing."""
 WORTH_A_LOOK, HALF = 0.3, 0.5
 """From this score on a sighting is looked at in a crop of its own, where scores are more reliable; of its doubt, which
 may be mistaken, so much counts."""
@@ -77,20 +55,13 @@ SATURATED = 0.9
 """Scores above this say no more: how much above it a crop shows something depends on where it lies in the crop."""
 
 
-PLACE, SCORE, UNSEEN, CERTAIN, DOUBT, CASE, COLUMNS = slice(2), 2, 3, 4, 5, 6, 7
-"""Columns of `Search.others`, and their number."""
-
-
 @dataclass(frozen=True, eq=False)
 class Search:
     """What the search for one target has come to.
 
     Attributes:
         seconds: since the target was last believed.
-        others: (N, 7) look-alikes: centre x and y in RGB pixels, score, seconds since they were last seen, 1 while it
-            is certain that they are another thing: seen where the target could not be, or beside it, and step by step
-            since then; the usual doubt of their looks, see `Sightings.doubts`, NaN where it is not known; and what
-            speaks, as a logit, for something else's being in their place by now, see `OTHER_LOOKS`.
+        others: (N, 7) look-alikes, see `look_alikes`.
         tile: next crop of the sweep through the image.
         steps: in which it was searched for.
         found: (4,) xywh box that may be the target, None when there is none.
@@ -144,7 +115,7 @@ class Search:
         rivals = state.motion.rivals
         scores, doubts, unseen = rivals.T[2:]
         doubts = np.where(doubts != 0, doubts, np.nan)  # 0: nobody has looked
-        return cls(others=_rows(rivals[:, :2], scores, certain=True, doubts=doubts, unseen=unseen))
+        return cls(others=look_alikes.table(rivals[:, :2], scores, certain=True, doubts=doubts, unseen=unseen))
 
     @property
     def rivals(self) -> NDArray[np.float64]:
@@ -234,79 +205,25 @@ def update(
     age = search.seconds + seconds
     middle = boxes.xywh_to_cxcywh(expected(state, age, image_size))
     size = math.sqrt(middle[2] * middle[3])
-    known = np.concatenate([search.others + np.array([0, 0, 0, seconds, 0, 0, 0]), _as_others(others)])
+    tracked = np.reshape([boxes.xywh_to_cxcywh(box)[:2] for box in others], (-1, 2))
+    beside = look_alikes.table(tracked, np.ones(len(tracked)), certain=True)
+    known = np.concatenate([look_alikes.older(search.others, seconds), beside])
     single = sightings.single(SAME * size)
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
     doubts = single.known_doubts
-    owner = _assigned(centres, single.scores, doubts, known, size)
+    owner = look_alikes.owners(centres, single.scores, doubts, known, size)
     too_far = np.linalg.norm(centres - middle[:2], axis=1) > reach(age) * size
     free = (owner < 0) & ~too_far & _fits(single.boxes, middle[2:])
     wrong = too_far.copy()
     for number in np.flatnonzero(owner >= 0):
-        seen = centres[number], single.scores[number], doubts[number]
-        entry = known[owner[number]] = _seen_again(known[owner[number]], *seen, too_far[number], size)
+        seen = centres[number], single.scores[number], doubts[number], bool(too_far[number])
+        entry = known[owner[number]] = look_alikes.seen_again(known[owner[number]], *seen, size)
         wrong[number] = bool(entry[CERTAIN]) and owner[number] < len(search.others)
-    new = np.flatnonzero((owner < 0) & too_far)
     known = known[: len(search.others)]  # those that are tracked will be handed in again
-    known = np.concatenate([known, _rows(centres[new], single.scores[new], certain=True, doubts=doubts[new])])
-    known = known[(known[:, CERTAIN] > 0) | ~(known[:, DOUBT] < EXCUSED)]
-    known = _merged(known[np.argsort(known[:, UNSEEN], kind="stable")], size)[:MOST_OTHERS]
+    new = np.flatnonzero((owner < 0) & too_far)
+    turned_up = look_alikes.table(centres[new], single.scores[new], certain=True, doubts=doubts[new])
+    known = look_alikes.remembered(np.concatenate([known, turned_up]), size)
     return replace(search, seconds=age, others=known), single[free], single[wrong]
-
-
-def _seen_again(
-    entry: NDArray, centre: NDArray, score: float, doubt: float, too_far: bool, size: float
-) -> NDArray[np.float64]:
-    """The row of a look-alike after it was seen at a (2,) place, with a score and a doubt, NaN where that is not known.
-
-    Args:
-        too_far: whether the target cannot be there.
-        size: of the target, RGB pixels.
-    """
-    steady = bool(_steady(entry, float(np.linalg.norm(centre - entry[PLACE])), size))
-    certain = too_far or steady
-    highest = entry[SCORE] + max(score - entry[SCORE], 0.0) * (1.0 if certain else RISE)
-    usual = entry[DOUBT] + LEARN_DOUBT * (doubt - entry[DOUBT])
-    usual = usual if np.isfinite(usual) else np.fmax(entry[DOUBT], doubt)  # the one that is known
-    return np.array([*centre, highest, 0.0, certain, usual, entry[CASE] if steady else _case(entry, doubt)])
-
-
-def _steady(others: NDArray, distances: NDArray | float, size: float) -> NDArray[np.bool_]:
-    """Whether (..., 7) look-alikes that are seen so far, RGB pixels, from where they were go on: see `STEADY`."""
-    return (others[..., CERTAIN] > 0) & (others[..., UNSEEN] <= STEADY_S) & (distances <= STEADY * size)
-
-
-def _case(others: NDArray, doubts: NDArray | float) -> NDArray[np.float64]:
-    """`CASE` of (..., 7) look-alikes after something with these doubts, NaN where not known, was seen there."""
-    more = np.nan_to_num(others[..., DOUBT] - doubts - AS_LIKELY)
-    return np.maximum(others[..., CASE] + others[..., SCORE] * more, 0.0)
-
-
-def _rows(
-    centres: NDArray,
-    scores: NDArray,
-    certain: bool,
-    doubts: NDArray | float = math.nan,
-    unseen: NDArray | float = 0.0,
-) -> NDArray[np.float64]:
-    """(N, 7) as in `Search.others`, of what is seen now, or was so many seconds ago, at (N, 2) places."""
-    rows = np.zeros((len(centres), COLUMNS))
-    rows[:, PLACE], rows[:, SCORE], rows[:, UNSEEN], rows[:, CERTAIN] = centres, scores, unseen, certain
-    rows[:, DOUBT] = doubts
-    return rows
-
-
-def _merged(known: NDArray, size: float) -> NDArray[np.float64]:
-    """Look-alikes, the last seen first, without those that stand where another one was seen later: they are one, with
-    the higher score of both, and certain if one was."""
-    kept: list[NDArray] = []
-    for entry in known:
-        same = [other for other in kept if np.linalg.norm(other[PLACE] - entry[PLACE]) < SAME / 2 * size]
-        if same:
-            same[0][[SCORE, CERTAIN]] = np.maximum(same[0][[SCORE, CERTAIN]], entry[[SCORE, CERTAIN]])
-        else:
-            kept.append(entry.copy())
-    return np.reshape(kept, (-1, COLUMNS))
 
 
 def reach(seconds: float) -> float:
@@ -338,7 +255,7 @@ def certainly_another(search: Search, state: TargetState, box: Box, score: float
 def _look_alike(search: Search, state: TargetState, box: Box, score: float, doubt: float) -> NDArray[np.float64] | None:
     """(7,) the look-alike that a (4,) xywh box with this score and doubt shows; None: none that is known."""
     size, centre = math.sqrt(state.box[2] * state.box[3]), boxes.xywh_to_cxcywh(box)[None, :2]
-    owner = int(_assigned(centre, np.array([score]), np.array([doubt]), search.others, size)[0])
+    owner = int(look_alikes.owners(centre, np.array([score]), np.array([doubt]), search.others, size)[0])
     return None if owner < 0 else search.others[owner]
 
 
@@ -355,30 +272,6 @@ def weight(evidence: float, usual: float) -> float:
 def _fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
     """(N,) whether (N, 4) xywh boxes are about as wide and high as a (2,) target was."""
     return (np.abs(np.log(np.maximum(found[:, 2:], 1e-3) / size)) <= GROWTH).all(axis=1)
-
-
-def _as_others(tracked: Sequence[Box]) -> NDArray[np.float64]:
-    """(N, 7) as in `Search.others`, of targets that are seen now."""
-    centres = np.reshape([boxes.xywh_to_cxcywh(box)[:2] for box in tracked], (-1, 2))
-    return _rows(centres, np.ones(len(centres)), certain=True)
-
-
-def _assigned(centres: NDArray, scores: NDArray, doubts: NDArray, known: NDArray, size: float) -> NDArray[np.int64]:
-    """(K,) which of the (N, 7) look-alikes each of (K, 2) sightings is, -1 for none; each at most once."""
-    owner = np.full(len(centres), -1)
-    distances = np.linalg.norm(centres[:, None] - known[:, PLACE], axis=-1)
-    reach = (NOISE + np.minimum(DRIFT * known[:, UNSEEN], LARGEST_DRIFT)) * size
-    margin = np.where(known[:, SCORE] < 0.5, BEATS_WEAK, BEATS_STRONG)
-    alike = logit(scores)[:, None] - logit(known[:, SCORE]) <= margin
-    alike &= _case(known, doubts[:, None]) <= OTHER_LOOKS
-    fits = (distances <= reach) & (alike | _steady(known, distances, size))
-    costs = distances / size + UNLIKE_SIZES * np.abs(np.nan_to_num(known[:, DOUBT] - doubts[:, None]))
-    taken: set[int] = set()
-    for number, other in zip(*np.unravel_index(np.argsort(costs, axis=None), costs.shape)):
-        if owner[number] < 0 and other not in taken and fits[number, other]:
-            owner[number] = other
-            taken.add(int(other))
-    return owner
 
 
 def weigh(
@@ -413,5 +306,5 @@ def is_another(search: Search, box: Box, score: float, doubt: float = math.nan, 
     Args:
         certain: see `Search.others`.
     """
-    other = _rows(boxes.xywh_to_cxcywh(box)[None, :2], np.array([score]), certain=certain, doubts=doubt)
+    other = look_alikes.table(boxes.xywh_to_cxcywh(box)[None, :2], np.array([score]), certain=certain, doubts=doubt)
     return replace(search, others=np.concatenate([other, search.others]))

@@ -57,6 +57,7 @@ GEOMETRY = {
     "motion",
     "outline",
     "looks",
+    "look_alikes",
     "sightings",
     "modality",
     "share",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckd_tracker_ros import boxes, search
+from ckd_tracker_ros import boxes, look_alikes, search
 from ckd_tracker_ros import target as target_module
 from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.looks import COUNT, Looks
@@ -46,8 +46,8 @@ def sightings(*places: tuple[float, ...], side: float = 40) -> Sightings:
 
 
 def others_of(*rows: tuple[float, ...]) -> np.ndarray:
-    """`Search.others` from rows with or without a usual doubt; nothing speaks for something else in their place."""
-    return np.array([(*row, np.nan, 0.0) if len(row) == search.DOUBT else (*row, 0.0) for row in rows])
+    """As in `look_alikes`, from rows with or without a usual doubt; nothing speaks for something else in a place."""
+    return np.array([(*row, np.nan, 0.0) if len(row) == look_alikes.DOUBT else (*row, 0.0) for row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_what_is_seen_beside_a_target_on_trial_and_is_no_likelier_is_another_thi
         targets = follow(tracker, targets, scene.frame(number), LostSettings(renew=0.0))
         look_alike = boxes.xywh_to_cxcywh(scene.look_alike_boxes(number)[0])
         near = np.linalg.norm(targets[0].search.others[:, :2] - look_alike[:2], axis=1) < 0.3 * look_alike[3]
-        others.append(bool((near & (targets[0].search.others[:, search.CERTAIN] > 0)).any()))
+        others.append(bool((near & (targets[0].search.others[:, look_alikes.CERTAIN] > 0)).any()))
     assert targets[0].on_trial and boxes.iou(targets[0].box, scene.boxes(39)[0]) > 0.5
     assert not any(others[: round(BESIDE_S / STEP) - 2]) and any(others)
 
@@ -305,8 +305,8 @@ def test_a_certain_look_alike_goes_on_as_itself_whatever_it_looks_like_while_it_
 def test_what_is_not_certain_to_be_another_thing_and_looks_like_the_target_is_none():
     state = state_at(100, 100)
     for certain, kept in ((1, 1), (0, 0)):
-        plan = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, certain, search.EXCUSED)))
-        plan, _, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9, search.EXCUSED - 0.5)), (), STEP)
+        plan = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, certain, look_alikes.EXCUSED)))
+        plan, _, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9, look_alikes.EXCUSED - 0.5)), (), STEP)
         assert len(plan.others) == kept
 
 
@@ -354,9 +354,9 @@ def test_where_look_alikes_are_known_it_takes_likeness_or_patience():
 def test_the_looks_of_a_look_alike_are_followed_and_known_once_they_were_seen():
     state, plan = state_at(500, 400), Search(others=others_of((100.0, 100, 0.9, 0.0, 1)))
     plan, _, wrong = search.update(plan, state, SIZE, sightings((100, 100, 0.9, 3.0), (300, 90, 0.8, 1.0)), (), STEP)
-    assert sorted(plan.others[:, search.DOUBT].tolist()) == [1.0, 3.0] and wrong.scores.tolist() == [0.8, 0.9]
+    assert sorted(plan.others[:, look_alikes.DOUBT].tolist()) == [1.0, 3.0] and wrong.scores.tolist() == [0.8, 0.9]
     plan, _, wrong = search.update(plan, state, SIZE, sightings((100, 100, 0.9, 2.0), (510, 400, 0.5, 0.0)), (), STEP)
-    assert plan.others[0, search.DOUBT] == pytest.approx(3.0 - search.LEARN_DOUBT), "by and by"
+    assert plan.others[0, look_alikes.DOUBT] == pytest.approx(3.0 - look_alikes.LEARN_DOUBT), "by and by"
     assert wrong.scores.tolist() == [0.9], "what may be the target is not certainly another thing"
     tracked = np.array([80.0, 80, 40, 40])
     _, free, wrong = search.update(Search(), state_at(100, 100), SIZE, sightings((100, 100, 0.9, 0.0)), [tracked], STEP)
@@ -369,7 +369,7 @@ def test_what_is_looked_at_and_is_not_the_target_is_another_thing():
         plan = search.weigh(plan, sightings((30, 30, score)), 0.0, bad=True)
         assert plan.found is not None and not len(plan.others)
     plan = search.weigh(plan, sightings((30, 30, 0.5)), 0.0, bad=True)
-    assert plan.found is None and plan.others[:, : search.DOUBT].tolist() == [[30, 30, 0.5, 0, 0]]
+    assert plan.found is None and plan.others[:, : look_alikes.DOUBT].tolist() == [[30, 30, 0.5, 0, 0]]
     _, free, _ = search.update(plan, state_at(30, 30), SIZE, sightings((30, 30, 0.7), (56, 30, 0.95)), (), STEP)
     assert free.scores.tolist() == [0.95]
 
