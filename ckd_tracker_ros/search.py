@@ -29,8 +29,6 @@ COAST_S = 0.5
 """For about so long a target that is not seen goes on as it went."""
 STRIDE = 0.75
 """From one search crop of the sweep to the next, in sides of it: a target between two is whole in one of them."""
-LEAST = 0.15
-"""Scores under this are nothing."""
 GROWTH = 0.55
 """Of width and of height, as logarithms: what is so much larger or smaller than the target was is something else."""
 WORTH_A_LOOK, HALF = 0.3, 0.5
@@ -67,7 +65,7 @@ class Search:
         found: (4,) xywh box that may be the target, None when there is none.
         confirmed: frames in a row in which it was good enough; one that scores less than usual counts for less.
         refuted: frames in a row in which it was too bad.
-        seen: seconds for which it was seen in every frame.
+        seen: seconds for which it was seen, but for blinks.
         likeness: sum over these frames of how much likelier its looks are the target's than a known look-alike's, as a
             logit.
         unseen: seconds since it was seen last, see `BLINK_S`.

@@ -55,9 +55,9 @@ class TargetState:
         outlines: how the network reads where it ends, by which of its modalities are present.
         looks: which colours and which heat it has.
         recent: a later appearance, which has half a say where the first one does not suffice; None: there is none.
+        partial: the first appearance, where it still lacks a camera; None: it is complete.
         image_size: width and height of the images in whose pixels it is; None = not known.
         case: how much has lately spoken for its being another thing that is known by its looks, as a logit.
-        partial: the first appearance, where it still lacks a camera; None: it is complete.
     """
 
     box: NDArray[np.float64]

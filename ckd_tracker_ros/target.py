@@ -332,8 +332,8 @@ def _found(
         now = replace(target, state=state, estimate=estimate, status=Status.TRACKING, frames_lost=0, frames_uncertain=0)
         return _put_on_trial(now, believed, plan)
     if target.on_trial:
-        if plan.found is not None and plan.seen >= BESIDE_S and not plan.confirmed:
-            plan = search.is_another(plan, plan.found, best, doubt, certain=True).without_found()
+        if plan.seen >= BESIDE_S and not plan.unseen and not plan.confirmed:
+            plan = search.is_another(plan, plan.found, best, free.known_doubts[0], certain=True).without_found()
         return replace(target, believed=believed, search=plan)
     status = Status.REMOVED if 0 < settings.give_up <= plan.seconds else target.status
     return replace(target, believed=believed, status=status, search=plan)

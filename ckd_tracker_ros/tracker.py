@@ -183,7 +183,7 @@ class Tracker:
         if not states:
             return [], []
         config = self._config
-        states = self._at(states, frame)
+        states = self._for_frame(states, frame)
         expected = [self._expected(state, frame) for state in states]
         squares = [square_around(box, config.search_factor, config.search_size) for box in expected]
         maps = self._run(states, squares, frame)
@@ -210,7 +210,7 @@ class Tracker:
             ValueError: no modality is present, or a place without area.
             RegistrationError: the two images cannot be laid over each other.
         """
-        config, states = self._config, self._at(states, frame)
+        config, states = self._config, self._for_frame(states, frame)
         owners = [number for number, of_target in enumerate(places) for _ in of_target]
         wanted = [place for of_target in places for place in of_target]
         squares = [square_around(place, config.search_factor, config.search_size) for place in wanted]
@@ -241,7 +241,7 @@ class Tracker:
         peak, second_peak = float(doubted(peak, max(doubt, 0.0))), float(doubted(second_peak, max(-doubt, 0.0)))
         return peak if self._calibration is None else self._calibration.confidence(peak, second_peak)
 
-    def _at(self, states: Sequence[TargetState], frame: RgbtFrame) -> list[TargetState]:
+    def _for_frame(self, states: Sequence[TargetState], frame: RgbtFrame) -> list[TargetState]:
         """The states with the thermal limits that hold for this frame, and looks that its cameras may judge by."""
         settings, used = self.settings.thermal, self._used(frame)
         measured = [image and thermal.measure(image, settings) for image in frame.images]
