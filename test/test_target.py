@@ -118,6 +118,21 @@ def test_who_is_missing_has_the_crops_and_who_is_on_trial_one():
     assert target_module._crops_of([replace(lost, status=U)], [False], 1) == [0], "it has its step"
 
 
+def test_what_is_taken_for_another_thing_in_the_place_of_a_find_is_forgotten(tracker):
+    scene = Scene(SceneConfig(frames=20), 0)
+    state = tracker.start(scene.frame(0), scene.boxes(0)[0])
+    x, y, width, height = boxes.xywh_to_cxcywh(state.box)
+    plan = Search(seconds=0.5, others=others_of((x, y, 0.3, 0.5, 0), (x + 9 * width, y, 0.3, 0.5, 0)))
+    lost = replace(Target.begin("a", "", state), status=L, frames_uncertain=9, believed=state, search=plan)
+    targets = [lost]
+    numbers = iter(range(1, 20))
+    while targets[0].status is not T:
+        targets = follow(tracker, targets, scene.frame(next(numbers)), LostSettings())
+    assert targets[0].on_trial
+    off = np.abs(targets[0].search.others[:, look_alikes.PLACE] - boxes.xywh_to_cxcywh(targets[0].box)[:2])
+    assert len(off) and not (off < (width / 2, height / 2)).all(axis=1).any()
+
+
 def test_what_is_seen_beside_a_target_on_trial_and_is_no_likelier_is_another_thing(tracker):
     scene = Scene(SceneConfig(frames=40, look_alikes=1), 5)
     known = Looks.unknown((None, None), (True, True))
