@@ -46,7 +46,7 @@ MOST = 32
 def table(
     centres: NDArray,
     scores: NDArray,
-    certain: bool,
+    certain: bool | NDArray[np.bool_],
     doubts: NDArray | float = math.nan,
     unseen: NDArray | float = 0.0,
 ) -> NDArray[np.float64]:

@@ -25,6 +25,9 @@ Box = NDArray[np.float64]
 
 NEAR, FASTEST = 0.7, 4.0
 """How far a target may be from where it should be: sizes at once, and further sizes a second."""
+OVER_EDGE = 0.6
+"""So many further sizes a second for one that went over the edge of the image: it comes back over it, and is seen as it
+does."""
 COAST_S = 0.5
 """For about so long a target that is not seen goes on as it went."""
 STRIDE = 0.75
@@ -130,9 +133,15 @@ def expected(state: TargetState, seconds: float, image_size: tuple[int, int]) ->
         seconds: since it was believed in `state`.
         image_size: width and height.
     """
-    box = state.box.copy()
-    box[:2] += state.motion.velocity * COAST_S * (1 - math.exp(-seconds / COAST_S))
+    box = _coasted(state, 1 - math.exp(-seconds / COAST_S))
     box[:2] = np.clip(box[:2], -box[2:] / 2, np.array(image_size) - box[2:] / 2)
+    return box
+
+
+def _coasted(state: TargetState, share: float) -> Box:
+    """(4,) xywh after this share of all the way that a target goes on when it is not seen."""
+    box = state.box.copy()
+    box[:2] += state.motion.velocity * COAST_S * share
     return box
 
 
@@ -210,16 +219,19 @@ def update(
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
     doubts = single.known_doubts
     owner = look_alikes.owners(centres, single.scores, doubts, known, size)
-    too_far = np.linalg.norm(centres - middle[:2], axis=1) > reach(age) * size
-    free = (owner < 0) & ~too_far & _fits(single.boxes, middle[2:])
+    distances = np.linalg.norm(centres - middle[:2], axis=1) / size
+    too_far, unlikely = distances > reach(age), distances > likely_reach(state, age, image_size)
+    if search.found is not None:  # it has come from where the target may be
+        unlikely &= ~np.array([_same(box, search.found) for box in single.boxes], bool)
+    free = (owner < 0) & ~unlikely & _fits(single.boxes, middle[2:])
     wrong = too_far.copy()
     for number in np.flatnonzero(owner >= 0):
         seen = centres[number], single.scores[number], doubts[number], bool(too_far[number])
         entry = known[owner[number]] = look_alikes.seen_again(known[owner[number]], *seen, size)
         wrong[number] = bool(entry[CERTAIN]) and owner[number] < len(search.others)
     known = known[: len(search.others)]  # those that are tracked will be handed in again
-    new = np.flatnonzero((owner < 0) & too_far)
-    turned_up = look_alikes.table(centres[new], single.scores[new], certain=True, doubts=doubts[new])
+    new = np.flatnonzero((owner < 0) & unlikely)
+    turned_up = look_alikes.table(centres[new], single.scores[new], certain=too_far[new], doubts=doubts[new])
     known = look_alikes.remembered(np.concatenate([known, turned_up]), size)
     return replace(search, seconds=age, others=known), single[free], single[wrong]
 
@@ -227,6 +239,13 @@ def update(
 def reach(seconds: float) -> float:
     """How far a target may be from where it should be, in sizes, when it was last believed so many seconds ago."""
     return NEAR + FASTEST * seconds
+
+
+def likely_reach(state: TargetState, seconds: float, image_size: tuple[int, int]) -> float:
+    """As `reach`, of a target that was believed in this state: less far where it went over the edge of the image."""
+    centre = boxes.xywh_to_cxcywh(_coasted(state, 1.0))[:2]
+    gone = (centre < 0).any() or (centre > image_size).any()
+    return NEAR + OVER_EDGE * seconds if gone else reach(seconds)
 
 
 def may_be(
@@ -239,7 +258,8 @@ def may_be(
     """
     middle = boxes.xywh_to_cxcywh(expected(state, search.seconds, image_size))
     size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[:2]
-    if np.linalg.norm(centre - middle[:2]) > reach(search.seconds) * size or not _fits(box[None], middle[2:])[0]:
+    near = np.linalg.norm(centre - middle[:2]) <= likely_reach(state, search.seconds, image_size) * size
+    if not (near and _fits(box[None], middle[2:])[0]):
         return False
     return _look_alike(search, state, box, score, doubt) is None
 
@@ -286,7 +306,7 @@ def weigh(
         unseen = search.unseen + seconds
         return replace(search, unseen=unseen) if unseen < BLINK_S else search.without_found()
     box = free.boxes[0]
-    again = search.found is not None and bool(boxes.iou(box, search.found) > 0.3)
+    again = search.found is not None and _same(box, search.found)
     confirmed = search.confirmed * again + weight if weight else 0.0
     refuted = search.refuted * again + 1 if bad else 0
     if refuted >= REFUTE:
@@ -296,6 +316,12 @@ def weigh(
     likeness, seen = max(likeness, -2 * TOLD_APART), search.seen * again + seconds
     counts = {"confirmed": confirmed, "refuted": refuted, "seen": seen, "likeness": likeness}
     return replace(search, found=box, unseen=0.0, **counts)
+
+
+def _same(box: Box, before: Box) -> bool:
+    """Whether two (4,) xywh boxes, of one frame and the next, may be of one thing."""
+    off = boxes.xywh_to_cxcywh(box)[:2] - boxes.xywh_to_cxcywh(before)[:2]
+    return bool(np.linalg.norm(off) <= SAME * math.sqrt(before[2] * before[3]))
 
 
 def is_another(search: Search, box: Box, score: float, doubt: float = math.nan, certain: bool = False) -> Search:

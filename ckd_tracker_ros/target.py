@@ -140,6 +140,11 @@ def resized(target: Target, frame: RgbtFrame) -> Target:
 def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFrame, settings: LostSettings) -> Target:
     """The target after a tracker step on this frame that gave `state` and `estimate`."""
     believed = target.status is Status.TRACKING
+    if target.on_trial and search.certainly_another(
+        target.search, target.believed, estimate.box, estimate.peak, estimate.doubt
+    ):
+        place = search.expected(target.state, target.state.motion.elapsed(frame.stamp_ns), frame.size)
+        state, estimate = _passed_over(place, target.state.motion, target.search, state, estimate, frame)
     if believed and estimate.confidence >= settings.confidence:
         seconds = target.state.motion.elapsed(frame.stamp_ns)
         return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial - seconds)
@@ -149,7 +154,8 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
             if target.status is Status.UNCERTAIN:
                 return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial)
         elif search.certainly_another(plan, target.believed, estimate.box, estimate.peak, estimate.doubt):
-            state, estimate = _passed_over(target.believed, plan, state, estimate, frame)
+            place = search.expected(target.believed, plan.seconds, frame.size)
+            state, estimate = _passed_over(place, Motion(frame.stamp_ns), plan, state, estimate, frame)
         else:
             estimate = replace(estimate, confidence=settings.confidence)  # sure of what is likely not the target
     anchor, plan = target.believed, target.search
@@ -176,12 +182,11 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
 
 
 def _passed_over(
-    anchor: TargetState, plan: Search, state: TargetState, estimate: Estimate, frame: RgbtFrame
+    place: search.Box, motion: Motion, plan: Search, state: TargetState, estimate: Estimate, frame: RgbtFrame
 ) -> tuple[TargetState, Estimate]:
-    """For what is certainly another thing's: the place where the target should be, and nothing seen there."""
-    box = search.expected(anchor, plan.seconds, frame.size)
-    state = replace(state, box=box, motion=Motion(frame.stamp_ns, rivals=plan.rivals))
-    return state, replace(estimate, box=box, confidence=0.0, peak=0.0, windowed_peak=0.0, doubt=0.0)
+    """For what is certainly another thing's: the (4,) xywh place where the target should be, and nothing seen there."""
+    state = replace(state, box=place, motion=replace(motion, stamp_ns=frame.stamp_ns, rivals=plan.rivals))
+    return state, replace(estimate, box=place, confidence=0.0, peak=0.0, windowed_peak=0.0, doubt=0.0)
 
 
 def _still_on_trial(now: Target, before: Target, trial: float) -> Target:
@@ -248,7 +253,7 @@ def _search(
     queries, plans = [], []
     for number, lost_before, count in zip(searched, lost, counts):
         target = now[number]
-        sweep_only = not lost_before and target.search.found is None
+        sweep_only = target.search.found is None and (not lost_before or _looked_there(before[number], target, frame))
         chosen, plan = search.places(
             target.search, target.believed, frame.size, tracker.search_factor, count, sweep_only
         )
@@ -258,6 +263,17 @@ def _search(
     for number, plan, state, seen in zip(searched, plans, states, sightings):
         others = [other.box for k, other in enumerate(now) if k != number and other.status is Status.TRACKING]
         now[number] = _found(tracker, before[number], now[number], state, plan, seen, others, frame, settings)
+
+
+def _looked_there(before: Target, target: Target, frame: RgbtFrame) -> bool:
+    """Whether the tracker has just looked where a lost target should be.
+
+    In every other step only: the tracker says of one thing where it is, a search crop shows everything in it.
+    """
+    place = search.expected(target.believed, target.search.seconds, frame.size)
+    looked = before.state.motion.expected(before.state.box, frame.stamp_ns)
+    off = boxes.xywh_to_cxcywh(place)[:2] - boxes.xywh_to_cxcywh(looked)[:2]
+    return target.search.steps % 2 == 1 and bool(np.linalg.norm(off) <= search.NEAR * np.sqrt(place[2] * place[3]))
 
 
 def _crops_of(searched: Sequence[Target], lost: Sequence[bool], crops: int) -> list[int]:

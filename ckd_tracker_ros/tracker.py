@@ -51,6 +51,11 @@ CLEAR, BESIDE = 0.7, 0.4
 """Score from which, and score of anything else up to which, what is seen teaches what the target looks like."""
 
 
+CROWDED_RATE = 0.2
+"""Share of its usual rate at which a box changes its size while a look-alike may be mistaken for the target: one that
+grows then lies around both."""
+
+
 class BoxError(ValueError):
     """A start box that cannot be tracked; the message names the value and what is allowed."""
 
@@ -369,7 +374,7 @@ class Tracker:
             window = motion.window(config.search_grid, config.search_factor, expected)
             window = window * np.exp(share * (doubts.min() - doubts))
         peak = find_peak(score, size, offset, window if config.motion else self._window)
-        rate = config.size_rate * peak.score**config.size_trust
+        rate = config.size_rate * peak.score**config.size_trust * (CROWDED_RATE if motion.crowded else 1.0)
         found = outline.corrected(to_image(peak.box, square, config.search_size))
         box = boxes.with_size(found, state.box[2:], 1 - rate)
         box = boxes.clip(box, *frame.size, self.settings.min_box_size)

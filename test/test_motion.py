@@ -178,3 +178,17 @@ def test_a_target_expected_outside_the_image_is_looked_for_at_its_border(tiny_st
     state = replace(state, motion=replace(state.motion, velocity=np.array([-1e6, 1e6])))
     box = tracker.step(state, moving_square(1, 0))[1].box
     assert np.isfinite(box).all() and (box[:2] + box[2:] > 0).all() and (box[:2] < (400, 200)).all()
+
+
+def test_a_box_changes_its_size_hardly_while_a_look_alike_may_be_mistaken_for_its_target(tiny_student):
+    student = Student(replace(tiny_student.config, motion=True, size_rate=0.5, size_trust=0.0))
+    student.load_state_dict(tiny_student.state_dict())
+    tracker = Tracker(create(student, "cpu"))
+    state = tracker.start(moving_square(0, 0), (20, 80, 30, 30))
+    changes = []
+    for crowded in (0.0, CLOSE_S):
+        before = replace(state, motion=replace(state.motion, crowded=crowded))
+        size = tracker.step(before, moving_square(1, 0))[1].box[2:]
+        changes.append(np.log(size / 30))
+    assert np.abs(changes[0]).min() > 0.01
+    np.testing.assert_array_less(np.abs(changes[1]), np.abs(changes[0]) / 2)

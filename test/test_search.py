@@ -66,6 +66,22 @@ def test_what_is_too_far_away_to_be_the_target_never_becomes_it():
     assert free.scores.tolist() == [0.8], "what turns up now may be it"
 
 
+def test_what_went_over_the_edge_comes_back_over_it():
+    leaving, staying = state_at(600, 240, velocity=(200, 0)), state_at(600, 240, velocity=(50, 0))
+    for state, taken in ((leaving, []), (staying, [0.9])):
+        plan, free, wrong = search.update(Search(seconds=2.0), state, SIZE, sightings((440, 240, 0.9)), (), STEP)
+        assert free.scores.tolist() == taken
+        assert not len(wrong.scores) and not plan.others[:, look_alikes.CERTAIN].any(), "it may have been missed"
+        box = boxes.cxcywh_to_xywh(np.array([440.0, 240, 40, 40]))
+        assert search.may_be(Search(seconds=2.0), state, SIZE, box, 0.9) == bool(taken)
+    plan, seen = Search(seconds=1.0), []
+    for x in range(620, 400, -20):
+        plan, free, _ = search.update(plan, leaving, SIZE, sightings((x, 240, 0.9)), (), STEP)
+        plan = search.weigh(plan, free, 0.0, bad=False, seconds=STEP)
+        seen += free.scores.tolist()
+    assert len(seen) == 11, "what comes in there may go on as fast as it likes"
+
+
 def test_known_look_alikes_and_other_targets_are_not_the_target():
     motion = Motion(0, rivals=np.array([[150.0, 100.0, 0.8, 0.0, 0.0]]))
     state = replace(state_at(100, 100), motion=motion)
@@ -80,6 +96,7 @@ def test_a_sighting_has_to_be_confirmed_in_its_place():
     assert search.weigh(plan, sightings((32, 30, 0.9)), 1.0, bad=False).confirmed == 2
     assert search.weigh(plan, sightings((32, 30, 0.7)), 0.25, bad=False).confirmed == 1.25, "less than usual"
     assert search.weigh(plan, sightings((220, 30, 0.9)), 1.0, bad=False).confirmed == 1, "in another place"
+    assert search.weigh(plan, sightings((52, 30, 0.9)), 1.0, bad=False).confirmed == 2, "it is fast"
     assert search.weigh(plan, sightings((32, 30, 0.4)), 0.0, bad=True).confirmed == 0
     assert search.weigh(plan, sightings((32, 30, 0.6)), 0.0, bad=False).confirmed == 0
     blinked = search.weigh(plan, sightings(), 0.0, bad=True, seconds=STEP)

@@ -103,6 +103,26 @@ def test_what_is_certainly_another_thing_is_not_followed(judged):
         np.testing.assert_allclose(target.state.box, state.box if followed else away.box, atol=1)
 
 
+def test_a_target_on_trial_does_not_go_on_to_what_is_certainly_another(judged):
+    frame, start, state, estimate = judged
+    x, y = boxes.xywh_to_cxcywh(estimate.box)[:2]
+    for certain, status in ((1, U), (0, T)):
+        plan = Search(others=others_of((x, y, estimate.peak, STEP, certain)))
+        target = replace(Target.begin("a", "", start), believed=start, search=plan, trial=2.0)
+        target = judge(target, state, replace(estimate, confidence=0.9), frame, LostSettings())
+        assert target.status is status and target.confidence == (0.9 if status is T else 0)
+    assert target.on_trial
+
+
+def test_a_lost_target_is_looked_for_elsewhere_too_where_the_tracker_looks_already(judged):
+    frame, start, _, _ = judged
+    held = replace(Target.begin("a", "", start), believed=start, status=L, search=Search(steps=1))
+    away = replace(held, state=replace(start, box=start.box + (200, 0, 0, 0)))
+    looked = [target_module._looked_there(before, held, frame) for before in (held, away)]
+    assert looked == [True, False]
+    assert not target_module._looked_there(held, replace(held, search=Search(steps=2)), frame)
+
+
 def test_who_is_missing_has_the_crops_and_who_is_on_trial_one():
     lost, there = (Target.begin("a", "", state_at(100, 100)) for _ in range(2))
     lost, there = replace(lost, status=L, search=Search()), replace(there, trial=3.0, search=Search())
