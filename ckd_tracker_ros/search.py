@@ -249,17 +249,24 @@ def likely_reach(state: TargetState, seconds: float, image_size: tuple[int, int]
 
 
 def may_be(
-    search: Search, state: TargetState, image_size: tuple[int, int], box: Box, score: float, doubt: float = math.nan
+    search: Search,
+    state: TargetState,
+    image_size: tuple[int, int],
+    box: Box,
+    score: float,
+    doubt: float = math.nan,
+    held: bool = False,
 ) -> bool:
     """Whether a (4,) xywh box with this score may be the target: it can have come there, and no look-alike is there.
 
     Args:
         doubt: of its looks; NaN where they are not known.
+        held: whether it was followed until now: then it did not have to come over the edge of the image.
     """
     middle = boxes.xywh_to_cxcywh(expected(state, search.seconds, image_size))
     size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[:2]
-    near = np.linalg.norm(centre - middle[:2]) <= likely_reach(state, search.seconds, image_size) * size
-    if not (near and _fits(box[None], middle[2:])[0]):
+    within = reach(search.seconds) if held else likely_reach(state, search.seconds, image_size)
+    if np.linalg.norm(centre - middle[:2]) > within * size or not _fits(box[None], middle[2:])[0]:
         return False
     return _look_alike(search, state, box, score, doubt) is None
 

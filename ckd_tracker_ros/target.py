@@ -13,7 +13,7 @@ from ckd_tracker_ros import boxes, search
 from ckd_tracker_ros.calibration import doubted
 from ckd_tracker_ros.frame import Estimate, RgbtFrame
 from ckd_tracker_ros.looks import COUNT
-from ckd_tracker_ros.motion import Motion
+from ckd_tracker_ros.motion import CLOSE_S, Motion
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.settings import LostSettings
 from ckd_tracker_ros.sightings import Sightings
@@ -34,7 +34,7 @@ SURE, ALONE = 0.95, 0.2
 """Confidence from which, and score of anything else up to which, an appearance is certainly the target's."""
 TRIAL_S, TRIAL_CROPS = 5.0, 2
 """For so long after a target was found again it is looked for elsewhere, too, in so many crops of a step."""
-BETTER, MUCH_BETTER, BETTER_FOR = 0.7, 1.5, 3
+BETTER, MUCH_BETTER, BETTER_FOR = 0.7, 1.5, 5
 """What is so much likelier than what was found, as a logit, for so many frames, is the target instead; the second where
 no look-alike is known by its looks, and scores are all that there is to go by."""
 BESIDE_S = 1.0
@@ -140,22 +140,17 @@ def resized(target: Target, frame: RgbtFrame) -> Target:
 def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFrame, settings: LostSettings) -> Target:
     """The target after a tracker step on this frame that gave `state` and `estimate`."""
     believed = target.status is Status.TRACKING
-    if target.on_trial and search.certainly_another(
-        target.search, target.believed, estimate.box, estimate.peak, estimate.doubt
-    ):
-        place = search.expected(target.state, target.state.motion.elapsed(frame.stamp_ns), frame.size)
-        state, estimate = _passed_over(place, target.state.motion, target.search, state, estimate, frame)
     if believed and estimate.confidence >= settings.confidence:
         seconds = target.state.motion.elapsed(frame.stamp_ns)
         return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial - seconds)
     if not believed and estimate.confidence >= _half_way(settings):
         plan = replace(target.search, seconds=target.search.seconds + target.state.motion.elapsed(frame.stamp_ns))
-        if search.may_be(plan, target.believed, frame.size, estimate.box, estimate.peak, estimate.doubt):
-            if target.status is Status.UNCERTAIN:
+        held = target.status is Status.UNCERTAIN
+        if search.may_be(plan, target.believed, frame.size, estimate.box, estimate.peak, estimate.doubt, held):
+            if held:
                 return _still_on_trial(_believed(target, state, estimate, frame), target, target.trial)
         elif search.certainly_another(plan, target.believed, estimate.box, estimate.peak, estimate.doubt):
-            place = search.expected(target.believed, plan.seconds, frame.size)
-            state, estimate = _passed_over(place, Motion(frame.stamp_ns), plan, state, estimate, frame)
+            state, estimate = _passed_over(target.believed, plan, state, estimate, frame)
         else:
             estimate = replace(estimate, confidence=settings.confidence)  # sure of what is likely not the target
     anchor, plan = target.believed, target.search
@@ -166,6 +161,8 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
     status = Status.UNCERTAIN if uncertain <= settings.after else Status.LOST
     if status is Status.UNCERTAIN:  # what is not believed does not teach how the target moves
         state = replace(state, motion=replace(state.motion, velocity=target.state.motion.velocity))
+    elif target.trial:  # it may have been the target, which has come back then
+        anchor = replace(anchor, motion=replace(anchor.motion, velocity=np.zeros(2)))
     state = replace(state, looks=anchor.looks)
     return replace(
         target,
@@ -182,11 +179,12 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
 
 
 def _passed_over(
-    place: search.Box, motion: Motion, plan: Search, state: TargetState, estimate: Estimate, frame: RgbtFrame
+    anchor: TargetState, plan: Search, state: TargetState, estimate: Estimate, frame: RgbtFrame
 ) -> tuple[TargetState, Estimate]:
-    """For what is certainly another thing's: the (4,) xywh place where the target should be, and nothing seen there."""
-    state = replace(state, box=place, motion=replace(motion, stamp_ns=frame.stamp_ns, rivals=plan.rivals))
-    return state, replace(estimate, box=place, confidence=0.0, peak=0.0, windowed_peak=0.0, doubt=0.0)
+    """For what is certainly another thing's: the place where the target should be, and nothing seen there."""
+    box = search.expected(anchor, plan.seconds, frame.size)
+    state = replace(state, box=box, motion=Motion(frame.stamp_ns, rivals=plan.rivals))
+    return state, replace(estimate, box=box, confidence=0.0, peak=0.0, windowed_peak=0.0, doubt=0.0)
 
 
 def _still_on_trial(now: Target, before: Target, trial: float) -> Target:
@@ -334,7 +332,8 @@ def _found(
     if plan.settled(frames, told_apart):
         if target.on_trial:
             plan = search.is_another(plan, target.box, target.estimate.peak, target.estimate.doubt)
-        motion = Motion(frame.stamp_ns, rivals=plan.rivals)
+        # a look-alike may have been found, or both: for a while it is judged as where two have met
+        motion = Motion(frame.stamp_ns, rivals=plan.rivals, crowded=CLOSE_S if told_apart else 0.0)
         state = replace(believed, box=plan.found, motion=motion, case=0.0)
         estimate = replace(
             target.estimate,

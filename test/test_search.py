@@ -74,6 +74,7 @@ def test_what_went_over_the_edge_comes_back_over_it():
         assert not len(wrong.scores) and not plan.others[:, look_alikes.CERTAIN].any(), "it may have been missed"
         box = boxes.cxcywh_to_xywh(np.array([440.0, 240, 40, 40]))
         assert search.may_be(Search(seconds=2.0), state, SIZE, box, 0.9) == bool(taken)
+        assert search.may_be(Search(seconds=2.0), state, SIZE, box, 0.9, held=True), "it was followed until now"
     plan, seen = Search(seconds=1.0), []
     for x in range(620, 400, -20):
         plan, free, _ = search.update(plan, leaving, SIZE, sightings((x, 240, 0.9)), (), STEP)

@@ -13,6 +13,7 @@ from ckd_tracker_ros import boxes, look_alikes, search
 from ckd_tracker_ros import target as target_module
 from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.looks import Looks
+from ckd_tracker_ros.motion import CLOSE_S
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.state import TargetState
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
@@ -103,17 +104,6 @@ def test_what_is_certainly_another_thing_is_not_followed(judged):
         np.testing.assert_allclose(target.state.box, state.box if followed else away.box, atol=1)
 
 
-def test_a_target_on_trial_does_not_go_on_to_what_is_certainly_another(judged):
-    frame, start, state, estimate = judged
-    x, y = boxes.xywh_to_cxcywh(estimate.box)[:2]
-    for certain, status in ((1, U), (0, T)):
-        plan = Search(others=others_of((x, y, estimate.peak, STEP, certain)))
-        target = replace(Target.begin("a", "", start), believed=start, search=plan, trial=2.0)
-        target = judge(target, state, replace(estimate, confidence=0.9), frame, LostSettings())
-        assert target.status is status and target.confidence == (0.9 if status is T else 0)
-    assert target.on_trial
-
-
 def test_a_lost_target_is_looked_for_elsewhere_too_where_the_tracker_looks_already(judged):
     frame, start, _, _ = judged
     held = replace(Target.begin("a", "", start), believed=start, status=L, search=Search(steps=1))
@@ -148,9 +138,22 @@ def test_what_is_taken_for_another_thing_in_the_place_of_a_find_is_forgotten(tra
     numbers = iter(range(1, 20))
     while targets[0].status is not T:
         targets = follow(tracker, targets, scene.frame(next(numbers)), LostSettings())
-    assert targets[0].on_trial
+    assert targets[0].on_trial and not targets[0].state.motion.crowded
     off = np.abs(targets[0].search.others[:, look_alikes.PLACE] - boxes.xywh_to_cxcywh(targets[0].box)[:2])
     assert len(off) and not (off < (width / 2, height / 2)).all(axis=1).any()
+
+
+def test_a_find_may_be_a_look_alike_where_one_is_known(tracker):
+    scene = Scene(SceneConfig(frames=20), 0)
+    state = tracker.start(scene.frame(0), scene.boxes(0)[0])
+    looks = state.looks.as_known()
+    state = replace(state, looks=replace(looks, others=looks.mean[None] + 30))
+    lost = replace(Target.begin("a", "", state), status=L, frames_uncertain=9, believed=state)
+    targets = [replace(lost, search=Search(seconds=0.5))]
+    numbers = iter(range(1, 20))
+    while targets[0].status is not T:
+        targets = follow(tracker, targets, scene.frame(next(numbers)), LostSettings())
+    assert targets[0].state.motion.crowded == CLOSE_S
 
 
 def test_what_is_seen_beside_a_target_on_trial_and_is_no_likelier_is_another_thing(tracker):
@@ -212,6 +215,21 @@ def test_what_looks_like_another_thing_for_some_frames_is_believed_less_and_less
         states, estimates = tracker.step_many([*states[:2], forgetful], scene.frame(number))
     assert states[0].case == 0 < states[2].case < states[1].case
     assert estimates[0].confidence > estimates[2].confidence > estimates[1].confidence + 0.01
+
+
+def test_a_target_that_has_come_back_over_the_edge_may_be_anywhere_when_it_is_lost_again(judged):
+    frame, start, state, estimate = judged
+    left = replace(start, box=start.box - (start.box[0], 0, 0, 0))
+    left = replace(left, motion=replace(left.motion, velocity=np.array([-300.0, 0.0])))
+    weak, strong = (replace(estimate, confidence=confidence) for confidence in (0.05, 0.9))
+    came = replace(Target.begin("a", "", start), believed=left, search=Search(seconds=2.0), trial=4.0)
+    came = judge(came, state, weak, frame, LostSettings())
+    size = np.sqrt(np.prod(start.box[2:]))
+    assert came.status is U and start.box[0] > search.likely_reach(left, 2.0, frame.size) * size
+    assert judge(came, state, strong, frame, LostSettings()).status is T, "it did not come there unseen"
+    while came.status is U:
+        came = judge(came, state, weak, frame, LostSettings())
+    assert search.likely_reach(came.believed, 2.0, frame.size) == search.reach(2.0)
 
 
 def test_a_target_that_was_found_as_another_thing_changes_over_to_itself(tracker):
