@@ -46,17 +46,6 @@ def xywh_to_cxcywh(boxes: ArrayLike) -> Boxes:
     return np.concatenate([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
 
 
-def shifted_to(around: ArrayLike, expected: ArrayLike) -> Boxes:
-    """(..., 4) xywh boxes around something and more than that, shifted so that their centres are its own.
-
-    It is somewhere inside: as near to the (..., 4) xywh box where it is expected as one of that size can be.
-    """
-    around, expected = xywh_to_cxcywh(around), xywh_to_cxcywh(expected)
-    room = np.maximum(around[..., 2:] - expected[..., 2:], 0) / 2
-    centre = np.clip(expected[..., :2], around[..., :2] - room, around[..., :2] + room)
-    return cxcywh_to_xywh(np.concatenate([centre, around[..., 2:]], axis=-1))
-
-
 def with_size(boxes: ArrayLike, size: ArrayLike, share: float) -> Boxes:
     """(..., 4) xywh boxes whose size moves towards another, about their centres.
 

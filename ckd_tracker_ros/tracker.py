@@ -376,8 +376,6 @@ class Tracker:
         peak = find_peak(score, size, offset, window if config.motion else self._window)
         rate = config.size_rate * peak.score**config.size_trust * (CROWDED_RATE if motion.crowded else 1.0)
         found = outline.corrected(to_image(peak.box, square, config.search_size))
-        if motion.crowded:  # it may be around both
-            found = boxes.shifted_to(found, expected)
         box = boxes.with_size(found, state.box[2:], 1 - rate)
         box = boxes.clip(box, *frame.size, self.settings.min_box_size)
         doubt = another = 0.0

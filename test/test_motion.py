@@ -180,19 +180,14 @@ def test_a_target_expected_outside_the_image_is_looked_for_at_its_border(tiny_st
     assert np.isfinite(box).all() and (box[:2] + box[2:] > 0).all() and (box[:2] < (400, 200)).all()
 
 
-def test_a_box_hardly_changes_while_a_look_alike_may_be_mistaken_for_its_target(tiny_student):
+def test_a_box_hardly_changes_its_size_while_a_look_alike_may_be_mistaken_for_its_target(tiny_student):
     student = Student(replace(tiny_student.config, motion=True, size_rate=0.5, size_trust=0.0))
     student.load_state_dict(tiny_student.state_dict())
     tracker = Tracker(create(student, "cpu"))
     state = tracker.start(moving_square(0, 0), (20, 80, 30, 30))
-    sizes, places = [], []
+    changes = []
     for crowded in (0.0, CLOSE_S):
         before = replace(state, motion=replace(state.motion, crowded=crowded))
-        box = tracker.step(before, moving_square(1, 0))[1].box
-        sizes.append(np.abs(np.log(box[2:] / 30)))
-        places.append(np.abs(boxes.xywh_to_cxcywh(box)[:2] - (35, 95)))
-    assert sizes[0].min() > 0.01
-    np.testing.assert_array_less(sizes[1], sizes[0] / 2)
-    assert (places[1] <= places[0] + 1e-9).all() and places[1].sum() < places[0].sum() - 0.1, (
-        "it is in what is around both"
-    )
+        changes.append(np.abs(np.log(tracker.step(before, moving_square(1, 0))[1].box[2:] / 30)))
+    assert changes[0].min() > 0.01
+    np.testing.assert_array_less(changes[1], changes[0] / 2)

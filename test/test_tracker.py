@@ -268,17 +268,5 @@ def test_iou_is_symmetric_and_bounded(a, b):
     np.testing.assert_allclose(boxes.xyxy_to_xywh(boxes.xywh_to_xyxy(a)), a, atol=1e-9)
 
 
-@given(*[st.tuples(*[st.floats(-100, 100)] * 2, *[st.floats(0.5, 100)] * 2)] * 2)
-@settings(max_examples=80, deadline=None)
-def test_what_a_box_is_around_is_as_near_to_where_it_is_expected_as_fits(around, expected):
-    shifted = boxes.xywh_to_cxcywh(boxes.shifted_to(around, expected))
-    (*before, width, height), (*aim, own_width, own_height) = (boxes.xywh_to_cxcywh(b) for b in (around, expected))
-    assert shifted[2:] == pytest.approx([width, height])
-    for now, was, wanted, excess in zip(shifted, before, aim, (width - own_width, height - own_height)):
-        assert abs(now - was) <= max(excess, 0) / 2 + 1e-9
-        assert now == pytest.approx(wanted) or abs(now - was) == pytest.approx(max(excess, 0) / 2, abs=1e-9)
-        assert abs(now - wanted) <= abs(was - wanted) + 1e-9
-
-
 def test_iou_of_nothing_is_nothing():
     assert boxes.iou([0, 0, 0, 0], [0, 0, 0, 0]) == 0
