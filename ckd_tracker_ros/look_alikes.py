@@ -62,6 +62,15 @@ def older(known: NDArray, seconds: float) -> NDArray[np.float64]:
     return known + np.array([0, 0, 0, seconds, 0, 0, 0])
 
 
+def reach(known: NDArray, size: float) -> NDArray[np.float64]:
+    """(N,) how far (N, 7) look-alikes may be from where they were seen, RGB pixels.
+
+    Args:
+        size: of the target, RGB pixels.
+    """
+    return (NOISE + np.minimum(DRIFT * known[:, UNSEEN], LARGEST_DRIFT)) * size
+
+
 def owners(centres: NDArray, scores: NDArray, doubts: NDArray, known: NDArray, size: float) -> NDArray[np.int64]:
     """(K,) which of (N, 7) look-alikes each of (K, 2) sightings shows, -1 for none; each at most once.
 
@@ -71,11 +80,10 @@ def owners(centres: NDArray, scores: NDArray, doubts: NDArray, known: NDArray, s
     """
     owner = np.full(len(centres), -1)
     distances = np.linalg.norm(centres[:, None] - known[:, PLACE], axis=-1)
-    reach = (NOISE + np.minimum(DRIFT * known[:, UNSEEN], LARGEST_DRIFT)) * size
     margin = np.where(known[:, SCORE] < 0.5, BEATS_WEAK, BEATS_STRONG)
     alike = logit(scores)[:, None] - logit(known[:, SCORE]) <= margin
     alike &= _case(known, doubts[:, None]) <= OTHER_LOOKS
-    fits = (distances <= reach) & (alike | _steady(known, distances, size))
+    fits = (distances <= reach(known, size)) & (alike | _steady(known, distances, size))
     costs = distances / size + UNLIKE_SIZES * np.abs(np.nan_to_num(known[:, DOUBT] - doubts[:, None]))
     taken: set[int] = set()
     for number, other in zip(*np.unravel_index(np.argsort(costs, axis=None), costs.shape)):

@@ -17,19 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.frame import MODALITIES, Image, RgbtFrame
+from ckd_tracker_ros.pattern import AROUND, BORDERED, SAMPLES, SURROUNDINGS, WELL_APART, Pattern, weights
 from ckd_tracker_ros.registration import Registration
 from ckd_tracker_ros.thermal import Limits
 
 CHANNELS = {"rgb": 3, "thermal": 1}
 """How many channels of a modality say something of their own."""
 COUNT = sum(CHANNELS.values())
-KERNEL = 25.0
-"""Grey levels, as a standard deviation: pixels that far from the others are of something else."""
 SHIFTS = 6
-SAMPLES = 20
-"""Pixels read along each side of a target."""
-GRID = np.stack(np.meshgrid(*[(np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5] * 2), axis=-1).reshape(-1, 2)
-"""(P, 2) where they lie, in sides of its box, from its centre."""
 MIDDLE = 0.4
 """Share of the sides of a target, around its centre, where it is read for the first time."""
 UNKNOWN, FLOOR = 6.0, 1.5
@@ -70,6 +65,7 @@ class Looks:
         others: (K, C) what things that look like it have in common, as `mean`; those seen last come first.
         frame_ns: stamp of the last frame.
         given_ns: (C,) stamps of the last frames that had these channels.
+        pattern: which of its pixels show them.
     """
 
     units: NDArray[np.float64]
@@ -80,6 +76,7 @@ class Looks:
     others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, COUNT)))
     frame_ns: int = 0
     given_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(COUNT, np.int64))
+    pattern: Pattern = Pattern()
 
     @property
     def known(self) -> bool:
@@ -159,6 +156,41 @@ class Looks:
         spread = self.spread + slow * np.outer(known, known) * (np.outer(off, off) - self.spread)
         return replace(self, mean=mean + quick * off, spread=spread, seconds=age, stamp_ns=stamp_ns)
 
+    def patterned(self, frame: RgbtFrame, registration: Registration, box: NDArray) -> Looks:
+        """After it was in this (4,) xywh box of a frame, and nothing in front of it."""
+        if not self.pattern.due(frame.stamp_ns):
+            return self
+        pixels = self._pixels(frame, registration, box, BORDERED / SAMPLES, BORDERED)
+        return replace(self, pattern=self.pattern.learned(pixels, self.mean, frame.stamp_ns))
+
+    def surrounded(self, frame: RgbtFrame, registration: Registration, box: NDArray) -> Looks:
+        """With what stands beside it and looks like it in a frame in which it is certainly in this (4,) xywh box."""
+        pixels = self._pixels(frame, registration, box, SURROUNDINGS, SURROUNDINGS * SAMPLES)
+        channels = np.isfinite(self.mean)
+        others = []
+        for of in self.pattern.alike(pixels, self.mean):
+            other = np.full(COUNT, np.nan)
+            other[channels] = _mode(of[:, channels], self.mean[channels])
+            if self.pattern.told_apart(self.mean, other, WELL_APART):
+                others.append(other)
+        return replace(self, others=np.reshape(others, (-1, COUNT))[:MOST_OTHERS])
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether `apart` can tell the target from something else."""
+        return self.pattern.stands_out and any(self.pattern.told_apart(self.mean, other) for other in self.others)
+
+    def apart(
+        self, frame: RgbtFrame, registration: Registration, box: NDArray
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """A (4,) xywh box that may lie around the target and another thing: where the target's own pixels are, and the
+        (2,) centre of the other thing, None where there is none."""
+        pixels = self._pixels(frame, registration, box, AROUND, AROUND * SAMPLES)
+        spread = self.spread if self.known else np.zeros_like(self.spread)
+        offset, other = self.pattern.places(pixels, self.mean, self.others, spread)
+        moved = np.concatenate([box[:2] + offset * box[2:], box[2:]])
+        return moved, None if other is None else box[:2] + (0.5 + other) * box[2:]
+
     def beside(self, seen: NDArray) -> Looks:
         """After something that is not the target was seen, and looked like that, (C,)."""
         if not self.known or not np.isfinite(seen).any():
@@ -195,7 +227,7 @@ class Looks:
     def another(self, seen: NDArray, stamp_ns: int | None = None) -> float:
         """By how much, as a logit, what looks like that, (C,), is likelier one of the others than the target; below 0:
         less likely. 0 where nothing is known."""
-        if not self.known or not len(self.others):
+        if not len(self.others):
             return 0.0
         seconds = 0.0 if stamp_ns is None else (stamp_ns - self.stamp_ns) / 1e9
         common = np.where(np.isfinite(self.others) & np.isfinite(self.mean), seen, np.nan)
@@ -222,11 +254,16 @@ class Looks:
         distance = max(0.0, off @ np.linalg.solve(spread, off))  # rounding may leave less of a vast spread
         return float((TAILS + len(off)) / 2 * np.log1p(distance / TAILS))
 
-    def _pixels(self, frame: RgbtFrame, registration: Registration, box: NDArray, share: float) -> NDArray[np.float64]:
-        """(P, C) grey levels in a (4,) xywh box of RGB pixels, or in a share of its sides around its centre."""
+    def _pixels(
+        self, frame: RgbtFrame, registration: Registration, box: NDArray, share: float, samples: int = SAMPLES
+    ) -> NDArray[np.float64]:
+        """(P, C) grey levels of so many rows and columns in a (4,) xywh box of RGB pixels, or in a share of its sides
+        around its centre."""
         x, y, width, height = boxes.xywh_to_cxcywh(box)
-        points = (GRID * (share * width, share * height) + (x - 0.5, y - 0.5))[:, None]
-        values = np.full((len(GRID), COUNT), np.nan)
+        line = share * ((np.arange(samples) + 0.5) / samples - 0.5)
+        grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+        points = (grid * (width, height) + (x - 0.5, y - 0.5))[:, None]
+        values = np.full((len(points), COUNT), np.nan)
         first = 0
         for name, image in zip(MODALITIES, frame.images):
             channels = slice(first, first + CHANNELS[name])
@@ -250,12 +287,11 @@ def _mode(pixels: NDArray, start: NDArray) -> NDArray[np.float64]:
         return np.full(len(start), np.nan)
     found = start
     for _ in range(SHIFTS):
-        off = pixels - found
-        weights = np.exp(np.einsum("pd,pd->p", off, off) * (-0.5 / KERNEL**2))
-        total = weights.sum()
+        share = weights(pixels, found)
+        total = share.sum()
         if total < 1e-6:
             return np.median(pixels, axis=0)
-        found = weights @ pixels / total
+        found = share @ pixels / total
     return found
 
 

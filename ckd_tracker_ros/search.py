@@ -284,6 +284,13 @@ def _look_alike(search: Search, state: TargetState, box: Box, score: float, doub
     return None if owner < 0 else search.others[owner]
 
 
+def beside_another(search: Search, box: Box) -> bool:
+    """Whether a strong look-alike may be so near a (4,) xywh box that the two overlap."""
+    size, centre = math.sqrt(box[2] * box[3]), boxes.xywh_to_cxcywh(box)[:2]
+    near = np.linalg.norm(search.others[:, PLACE] - centre, axis=1) <= look_alikes.reach(search.others, size) + size
+    return bool((near & (search.others[:, SCORE] >= STRONG)).any())
+
+
 def trusted(score: float, doubt: float = 0.0) -> float:
     """Logit of a score, as far as it says anything, less by a doubt."""
     return float(logit(min(score, SATURATED))) - doubt

@@ -332,8 +332,9 @@ def _found(
     if plan.settled(frames, told_apart):
         if target.on_trial:
             plan = search.is_another(plan, target.box, target.estimate.peak, target.estimate.doubt)
-        # a look-alike may have been found, or both: for a while it is judged as where two have met
-        motion = Motion(frame.stamp_ns, rivals=plan.rivals, crowded=CLOSE_S if told_apart else 0.0)
+        # where a look-alike is near, it may have been found, or both: it is judged as where two have met
+        met = told_apart and search.beside_another(plan, plan.found)
+        motion = Motion(frame.stamp_ns, rivals=plan.rivals, crowded=CLOSE_S if met else 0.0)
         state = replace(believed, box=plan.found, motion=motion, case=0.0)
         estimate = replace(
             target.estimate,

@@ -26,7 +26,7 @@ from ckd_tracker_ros.crop import (
 from ckd_tracker_ros.engine import Engine, HostMaps, load
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
 from ckd_tracker_ros.looks import COUNT, Looks
-from ckd_tracker_ros.motion import Motion
+from ckd_tracker_ros.motion import CLOSE_S, Motion
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.outline import OWN_CELLS, VIEWS, VIEWS_OF_SOME, Outline, views
 from ckd_tracker_ros.settings import TrackerSettings
@@ -52,8 +52,8 @@ CLEAR, BESIDE = 0.7, 0.4
 
 
 CROWDED_RATE = 0.2
-"""Share of its usual rate at which a box changes its size while a look-alike may be mistaken for the target: one that
-grows then lies around both."""
+"""Share of its usual rate at which a box changes its size while a look-alike may be mistaken for the target, and their
+pixels tell them apart: one that grows then lies around both."""
 
 
 class BoxError(ValueError):
@@ -144,6 +144,10 @@ class Tracker:
         prepared = self._engine.prepare(seen.crops, seen.present, seen.extent)
         motion, known = Motion(frame.stamp_ns), Looks.unknown(limits, self._used(frame))
         known = known.started(known.read(frame, self.settings.registration, checked), frame.stamp_ns)
+        if self._config.motion:
+            known = known.patterned(frame, self.settings.registration, checked)
+            known = known.surrounded(frame, self.settings.registration, checked)
+            motion = replace(motion, crowded=CLOSE_S if len(known.others) else 0.0)
         state = TargetState(checked, limits, prepared, motion, {}, known, None, partial, frame.size)
         return replace(state, outlines=self._outlines(state, frame)) if self._config.outline else state
 
@@ -374,14 +378,19 @@ class Tracker:
             window = motion.window(config.search_grid, config.search_factor, expected)
             window = window * np.exp(share * (doubts.min() - doubts))
         peak = find_peak(score, size, offset, window if config.motion else self._window)
-        rate = config.size_rate * peak.score**config.size_trust * (CROWDED_RATE if motion.crowded else 1.0)
         found = outline.corrected(to_image(peak.box, square, config.search_size))
+        among, beside = motion.crowded > 0 and looks.tells_apart, None
+        if among:
+            found, beside = looks.apart(frame, self.settings.registration, found)
+        rate = config.size_rate * peak.score**config.size_trust * (CROWDED_RATE if among else 1.0)
         box = boxes.with_size(found, state.box[2:], 1 - rate)
         box = boxes.clip(box, *frame.size, self.settings.min_box_size)
         doubt = another = 0.0
         if config.motion:
             others = place_in_image(peak.others[:, :2], square, config.search_size)
             rivals = np.column_stack([others, peak.others[:, 2], _at(doubts, peak.others[:, :2])])
+            if beside is not None:
+                rivals = np.concatenate([[[*beside, peak.score, 0.0]], rivals])
             motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns)
             box = boxes.clip(box, *frame.size, self.settings.min_box_size)
             seen = looks.read(frame, self.settings.registration, box)
@@ -393,6 +402,8 @@ class Tracker:
             alone = peak.second_score <= BESIDE or doubt <= 0
             if peak.score >= CLEAR and alone and (another < 0 or not motion.crowded):
                 looks = looks.learned(seen, state.motion.elapsed(frame.stamp_ns), frame.stamp_ns)
+                if not motion.crowded:
+                    looks = looks.patterned(frame, self.settings.registration, box)
         estimate = Estimate(
             box=box,
             confidence=peak.score,

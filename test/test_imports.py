@@ -57,6 +57,7 @@ GEOMETRY = {
     "motion",
     "outline",
     "looks",
+    "pattern",
     "look_alikes",
     "sightings",
     "modality",

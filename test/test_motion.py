@@ -180,14 +180,17 @@ def test_a_target_expected_outside_the_image_is_looked_for_at_its_border(tiny_st
     assert np.isfinite(box).all() and (box[:2] + box[2:] > 0).all() and (box[:2] < (400, 200)).all()
 
 
-def test_a_box_hardly_changes_its_size_while_a_look_alike_may_be_mistaken_for_its_target(tiny_student):
+def test_a_box_hardly_changes_its_size_where_its_pixels_tell_it_from_a_look_alike_that_is_near(tiny_student):
     student = Student(replace(tiny_student.config, motion=True, size_rate=0.5, size_trust=0.0))
     student.load_state_dict(tiny_student.state_dict())
     tracker = Tracker(create(student, "cpu"))
     state = tracker.start(moving_square(0, 0), (20, 80, 30, 30))
     changes = []
-    for crowded in (0.0, CLOSE_S):
-        before = replace(state, motion=replace(state.motion, crowded=crowded))
+    for crowded, others in ((0.0, 1), (CLOSE_S, 0), (CLOSE_S, 1)):
+        looks = replace(state.looks, others=state.looks.mean[None][:others] - 30)
+        assert looks.tells_apart == bool(others)
+        before = replace(state, motion=replace(state.motion, crowded=crowded), looks=looks)
         changes.append(np.abs(np.log(tracker.step(before, moving_square(1, 0))[1].box[2:] / 30)))
     assert changes[0].min() > 0.01
-    np.testing.assert_array_less(changes[1], changes[0] / 2)
+    np.testing.assert_allclose(changes[1], changes[0], rtol=0.2)
+    np.testing.assert_array_less(changes[2], changes[0] / 2)

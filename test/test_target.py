@@ -143,17 +143,22 @@ def test_what_is_taken_for_another_thing_in_the_place_of_a_find_is_forgotten(tra
     assert len(off) and not (off < (width / 2, height / 2)).all(axis=1).any()
 
 
-def test_a_find_may_be_a_look_alike_where_one_is_known(tracker):
+@pytest.mark.parametrize(("away", "score", "crowded"), [(1.2, 0.9, CLOSE_S), (1.2, 0.2, 0.0), (4.0, 0.9, 0.0)])
+def test_a_find_may_be_a_look_alike_where_one_is_near(tracker, away, score, crowded):
     scene = Scene(SceneConfig(frames=20), 0)
     state = tracker.start(scene.frame(0), scene.boxes(0)[0])
     looks = state.looks.as_known()
     state = replace(state, looks=replace(looks, others=looks.mean[None] + 30))
     lost = replace(Target.begin("a", "", state), status=L, frames_uncertain=9, believed=state)
-    targets = [replace(lost, search=Search(seconds=0.5))]
-    numbers = iter(range(1, 20))
-    while targets[0].status is not T:
-        targets = follow(tracker, targets, scene.frame(next(numbers)), LostSettings())
-    assert targets[0].state.motion.crowded == CLOSE_S
+    target, numbers = replace(lost, search=Search(seconds=0.5)), iter(range(1, 20))
+    while target.status is not T:
+        number = next(numbers)
+        place = boxes.xywh_to_cxcywh(scene.boxes(number)[0])
+        centre = place[None, :2] - (0, away * np.sqrt(place[2] * place[3]))
+        others = look_alikes.table(centre, np.array([score]), certain=True)
+        target = replace(target, search=replace(target.search, others=others))
+        (target,) = follow(tracker, [target], scene.frame(number), LostSettings())
+    assert target.state.motion.crowded == crowded
 
 
 def test_what_is_seen_beside_a_target_on_trial_and_is_no_likelier_is_another_thing(tracker):
