@@ -91,9 +91,9 @@ class Pattern:
         seen = np.isfinite(pixels[:, known]).all(axis=1)
         off = np.where(seen[:, None] & known, pixels - np.where(known, mean, 0.0), 0.0)
         off, seen = (of.reshape(BORDERED, BORDERED, -1)[WITHIN, WITHIN].reshape(SAMPLES**2, -1) for of in (off, seen))
-        if not known.any() or not seen.any():
-            return self
         share = weights(off, np.zeros(len(mean))) * seen[:, 0]
+        if not known.any() or share.sum() < 1e-6:
+            return self
         grain = np.einsum("p,pi,pj->ij", share, off, off) / share.sum()
         before = self.grain if len(self.grain) else np.zeros_like(grain)
         new = np.diag(before) == 0
@@ -207,6 +207,7 @@ class Pattern:
 
 
 def _clipped(like: NDArray) -> NDArray[np.float64]:
+    """Logarithms of how like a thing's pixels some are, -inf outside the image, as far as they count."""
     return np.clip(like + BELONGS, -FOREIGN, 0.0)
 
 

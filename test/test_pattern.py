@@ -118,6 +118,8 @@ def test_a_pattern_is_learnt_so_often_and_not_where_nothing_is_seen():
     assert looks.patterned(later, Registration(), box()).pattern.seconds == pytest.approx(looks.pattern.seconds + 0.1)
     away = looks.patterned(later, Registration(), box((900.0, 900.0)))
     assert away.pattern is looks.pattern
+    night = replace(looks, mean=looks.mean + 1e6)
+    assert night.patterned(later, Registration(), box()).pattern is looks.pattern
     back = frame((PLACE, COAT), stamp_ns=0)
     assert looks.patterned(back, Registration(), box()).pattern.stamp_ns == 0, "clocks may be set back"
 
