@@ -41,11 +41,11 @@ def box(corner=PLACE):
     return np.concatenate([corner, SIZE])
 
 
-def known(*beside, others=(OTHER_COAT,), **kind) -> Looks:
+def known(others=(OTHER_COAT,), **kind) -> Looks:
     """Of a target that was seen for three seconds, and of others of which the coat is known."""
     looks = Looks.unknown(LIMITS, BOTH)
     for step in range(90):
-        shown = frame((PLACE, COAT), *beside, seed=step, stamp_ns=round(step / 30 * 1e9), **kind)
+        shown = frame((PLACE, COAT), seed=step, stamp_ns=round(step / 30 * 1e9), **kind)
         looks = looks.learned(looks.read(shown, Registration(), box()), 1 / 30, shown.stamp_ns)
         looks = looks.patterned(shown, Registration(), box())
     return replace(looks, others=np.array([[*coat, WARM] for coat in others], float).reshape(-1, 4))
