@@ -31,6 +31,9 @@ BELONGS, FOREIGN = 1.0, 4.0
 TELLING, MOST = 3.0, 3.0
 """How much further apart two things' pixels are than those of one, in the units of `FOREIGN`; and how much one pixel
 can say about that, where 0.5 is expected of the target's, -0.5 of the other's."""
+ENOUGH = 0.6
+"""How much the pixels in one place can say together, in the units of `TELLING`: more than 0.5 is not the target's own,
+but something else that is even less like the other one."""
 APART, WELL_APART = 0.1, 0.2
 """Least squared distance of two things, in standard deviations of a pixel, which tells them apart; and the same where
 one of them was seen but once."""
@@ -75,6 +78,11 @@ class Pattern:
     def stands_out(self) -> bool:
         """Whether what is seen of the target is seen where it is, and not around it: else pixels tell nothing."""
         return self.contrast >= LEAST_CONTRAST
+
+    @property
+    def learnt(self) -> NDArray[np.intp]:
+        """Numbers of the channels that it was learnt with."""
+        return np.flatnonzero(np.diag(self.grain))
 
     def due(self, stamp_ns: int) -> bool:
         """Whether it is time to learn it again."""
@@ -157,8 +165,8 @@ class Pattern:
         here, side = np.zeros(2), AROUND * SAMPLES
         known = np.isfinite(mean) & np.isfinite(pixels).any(axis=0)
         others = others[np.isfinite(others[:, known]).all(axis=1)][:, known]
-        if not self.stands_out or not known.any() or not len(others):
-            return here, None
+        if not self.stands_out or not len(others) or not known[self.learnt].all() or not known.any():
+            return here, None  # to one camera of two much looks like the target that to both does not
         precision = self._precision(known, FINEST, spread)
         apart = 2 * _unlike(others, mean[known], precision)
         if not (apart >= APART).any():
@@ -171,6 +179,7 @@ class Pattern:
         either = np.where(inside, np.maximum(own, foreign), -np.inf)
         told = TELLING * np.clip((own - foreign) / apart[nearest], -MOST, MOST) * (either > -BELONGS - FOREIGN)
         shows, says = (self._mean(of.reshape(side, side)) for of in (_clipped(either), told))
+        says = np.minimum(says, ENOUGH * TELLING)
         steps = (np.arange(len(shows)) - len(shows) // 2) / SAMPLES
         value = shows + says - PULL * (steps[:, None] ** 2 + steps**2)
         target, other = (np.unravel_index(of.argmax(), of.shape) for of in (value, shows - says))

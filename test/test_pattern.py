@@ -89,11 +89,35 @@ def test_what_cannot_be_told_moves_no_box(looks):
     assert beside is None
 
 
-def test_one_camera_is_enough_and_the_edge_of_the_image_no_harm():
+def of_one_camera(shown: RgbtFrame) -> RgbtFrame:
+    return RgbtFrame((shown.images[0], None), shown.stamp_ns)
+
+
+def test_one_camera_is_enough_where_there_never_was_another_and_the_edge_of_the_image_no_harm():
     corner = np.array([-6.0, 70.0])
-    both = frame((corner, COAT), (corner + (24, 9), OTHER_COAT), seed=7)
-    found, _ = KNOWN.apart(RgbtFrame((both.images[0], None), 0), Registration(), box(corner + (12, 0)))
+    shown = of_one_camera(frame((corner, COAT), (corner + (24, 9), OTHER_COAT), seed=7))
+    looks = Looks.unknown(LIMITS, (True, False))
+    for step in range(30):
+        alone = of_one_camera(frame((PLACE, COAT), seed=step, stamp_ns=round(step / 10 * 1e9)))
+        looks = looks.learned(looks.read(alone, Registration(), box()), 0.1, alone.stamp_ns)
+        looks = looks.patterned(alone, Registration(), box())
+    looks = replace(looks, others=np.array([[*OTHER_COAT, np.nan]]))
+    found, _ = looks.apart(shown, Registration(), box(corner + (12, 0)))
     np.testing.assert_allclose(found, box(corner), atol=7)
+    seen = box(corner + (12, 0))
+    found, beside = KNOWN.apart(shown, Registration(), seen)
+    np.testing.assert_array_equal(found, seen, "learnt with two cameras, it need not stand out in one")
+    assert beside is None
+
+
+def test_what_is_no_more_like_the_other_one_than_the_target_is_nobody():
+    """A wall whose colour is on the target's side of the other's, only further, says no more than its own pixels."""
+    wall = tuple(2 * np.array(COAT) - OTHER_COAT)
+    shown = frame((PLACE, COAT), seed=7)
+    shown.images[0].pixels[:, 150:] = wall
+    shown.images[1].pixels[:, 150:] = WARM
+    found, _ = KNOWN.apart(shown, Registration(), box())
+    np.testing.assert_allclose(found, box(), atol=4)
 
 
 def started(*beside) -> Looks:
