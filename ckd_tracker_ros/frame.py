@@ -83,6 +83,7 @@ class Estimate:
         doubt: by how much, as a logit, its colours and its heat are not the target's; 0: may be; below 0: they are,
             and not those of what was seen beside it.
         present: per modality, whether it was used.
+        another: by how much, as a logit, its looks are likelier those of a look-alike that is known; below 0: less.
     """
 
     box: NDArray[np.float64]
@@ -93,3 +94,4 @@ class Estimate:
     second_distance: float
     present: tuple[bool, ...]
     doubt: float = 0.0
+    another: float = 0.0

@@ -38,6 +38,12 @@ TRUST_PLACE = 0.5
 CLOSE, CLOSE_SCORE, CLOSE_S = 0.9, 0.2, 1.0
 """A look-alike that is nearer than so many widths and heights, and likely enough to be the target, may be mistaken for
 it for so many seconds from then on: where two are in one place there is but one to be seen."""
+CLAIM_SCORE, CLAIM_S = 0.1, 0.2
+"""A look-alike that scored so much, so many seconds ago at most, claims what is seen in its place."""
+CLAIM_FROM, CLAIM_REACH = 0.3, 0.5
+"""From how far on from where the target should be, and how far around itself, in sizes of the target."""
+PUT_OFF_S = 0.6
+"""For so long, in seconds, what scores higher in a claimed place than the target in its own is not the target."""
 STEP_S = 1 / 30
 """Time of a step that the shares are for, and of one whose stamps do not say."""
 SHORTEST_S, LONGEST_S = 1 / 60, 0.5
@@ -55,6 +61,7 @@ class Motion:
         rivals: (N, 5) look-alikes of the last seconds: x and y in RGB pixels, score 0..1, by how much, as a logit,
             their looks are not the target's, and seconds since they were seen; those that count for most first.
         crowded: seconds for which one of them may still be mistaken for it, see `CLOSE`.
+        put_off: seconds for which it would have been found in the place of one of them, see `PUT_OFF_S`.
     """
 
     stamp_ns: int
@@ -62,6 +69,7 @@ class Motion:
     spread: float = WIDEST
     rivals: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
     crowded: float = 0.0
+    put_off: float = 0.0
 
     def scaled(self, factor: float) -> Motion:
         """In images that are so much larger."""
@@ -93,11 +101,28 @@ class Motion:
         far = FAR * (1 - taken) ** 2
         return far + (1 - far) * near
 
-    def seen(self, expected: Box, found: Box, score: float, rivals: NDArray, stamp_ns: int) -> tuple[Motion, Box]:
+    def claimed(self, grid: int, factor: float, expected: Box) -> NDArray[np.bool_]:
+        """(grid, grid) whether a place is nearer to a look-alike, which was seen there just now, than to where the
+        target is expected: what is seen there is the look-alike, unless that goes on. Arguments as `window`.
+        """
+        places = (self.rivals[:, :2] - boxes.xywh_to_cxcywh(expected)[:2]) / np.sqrt(np.prod(expected[2:]))
+        claims = (self.rivals[:, 2] >= CLAIM_SCORE) & (self.rivals[:, 4] <= CLAIM_S)
+        claims &= np.linalg.norm(places, axis=1) >= CLAIM_FROM
+        if self.put_off >= PUT_OFF_S or not claims.any():
+            return np.zeros((grid, grid), bool)
+        line = ((np.arange(grid) + 0.5) / grid - 0.5) * factor
+        cells = np.stack(np.meshgrid(line, line), axis=-1)
+        away = np.linalg.norm(cells[:, :, None] - places[claims], axis=-1).min(axis=-1)
+        return (away < np.linalg.norm(cells, axis=-1)) & (away < CLAIM_REACH)
+
+    def seen(
+        self, expected: Box, found: Box, score: float, rivals: NDArray, stamp_ns: int, put_off: bool = False
+    ) -> tuple[Motion, Box]:
         """After the network found a target in a (4,) xywh box, with a score in 0..1, that was expected in another.
 
         Args:
             rivals: (N, 4) what scores high elsewhere, the first four columns of `rivals`.
+            put_off: whether something scored higher in a place that is `claimed`.
 
         Returns:
             How it moves now, and the box that is believed: the lower the score, the nearer to the expected place.
@@ -114,7 +139,8 @@ class Motion:
         close = (overlapping.all(axis=1) & (doubted(rivals[:, 2], rivals[:, 3]) >= CLOSE_SCORE)).any()
         crowded = CLOSE_S if close else max(0.0, self.crowded - self.elapsed(stamp_ns))
         known = self._remembered(believed, rivals, self.elapsed(stamp_ns))
-        return Motion(stamp_ns, velocity, float(min(spread, WIDEST)), known, crowded), believed
+        waits = self.put_off + self.elapsed(stamp_ns) if put_off else 0.0
+        return Motion(stamp_ns, velocity, float(min(spread, WIDEST)), known, crowded, waits), believed
 
     def _remembered(self, box: Box, rivals: NDArray, seconds: float) -> NDArray[np.float64]:
         """The look-alikes seen now, and earlier ones that neither they nor the target stand in place of.

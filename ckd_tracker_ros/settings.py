@@ -32,8 +32,8 @@ class LostSettings:
         recover: from here on a lost one is believed again; at least `confidence`. An uncertain one from half way.
         after: frames in a row that a target is uncertain before it is lost.
         give_up: seconds that a target is searched for before it is removed; 0: for ever.
-        renew: seconds after which a target that is well seen, alone, and of its usual colours and heat gets its present
-            appearance as a second template beside the first, which stays; 0: never.
+        renew: seconds after which a target that is well seen, and is alone and of its usual colours and heat or has met
+            no look-alike, gets its present appearance as a second template beside the first, which stays; 0: never.
         crops: of a step, in which targets that are not believed are searched for, all together; at least one for each
             lost target.
 

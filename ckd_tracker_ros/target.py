@@ -30,8 +30,9 @@ class Status(IntEnum):
     REMOVED = 4
 
 
-SURE, ALONE = 0.95, 0.2
-"""Confidence from which, and score of anything else up to which, an appearance is certainly the target's."""
+SURE, ALONE, IN_COMPANY = 0.95, 0.2, 0.4
+"""Confidence from which, and score of anything else up to which, an appearance is certainly the target's: where it has
+its usual looks, and where it has not, but no look-alike has been near."""
 TRIAL_S, TRIAL_CROPS = 5.0, 2
 """For so long after a target was found again it is looked for elsewhere, too, in so many crops of a step."""
 BETTER, MUCH_BETTER, BETTER_FOR = 0.7, 1.5, 5
@@ -220,10 +221,14 @@ def _renewed(tracker: Tracker, target: Target, frame: RgbtFrame, settings: LostS
 
     A target that was started while a camera was missing is due as soon as that camera sees it.
     """
-    sure = target.status is Status.TRACKING and not target.trial and target.estimate.confidence >= SURE
-    if not (sure and target.estimate.second_peak <= ALONE and target.estimate.doubt <= 0):
+    estimate, motion = target.estimate, target.state.motion
+    sure = target.status is Status.TRACKING and not target.trial and estimate.confidence >= SURE
+    alone = estimate.second_peak <= ALONE and estimate.doubt <= 0
+    # smoke and light change looks; as long as it has met nobody, what is in its place is still itself
+    unmet = estimate.second_peak <= IN_COMPANY and estimate.another <= 0 and not motion.crowded
+    if not sure or not (alone or unmet):
         return target
-    if target.state.partial is not None:
+    if alone and target.state.partial is not None:
         target = replace(target, state=tracker.complete(target.state, frame))
     due = frame.stamp_ns - target.renewed_ns >= settings.renew * 1e9 or frame.stamp_ns < target.renewed_ns
     if not (settings.renew and due):

@@ -14,6 +14,7 @@ from ckd_tracker_ros import boxes, thermal
 from ckd_tracker_ros.calibration import Calibration, doubted
 from ckd_tracker_ros.crop import (
     LEAST_OTHER,
+    Peak,
     Square,
     cut,
     find_peak,
@@ -45,12 +46,13 @@ the frames after, too. Where a look-alike has just been in the same place neithe
 looks are all that is left to tell them apart."""
 APART = 2.0
 """Cells from the winner from which on something else is not the target itself."""
+UNLIKE_ITSELF = 2.0
+"""By how much more, as a logit, what is where the target should be is doubted than what is where a look-alike was, for
+the target to be the latter after all: the two were mixed up before."""
 SUFFICIENT = 0.8
 """Score from which on a target's first appearance finds it without its later one."""
 CLEAR, BESIDE = 0.7, 0.4
 """Score from which, and score of anything else up to which, what is seen teaches what the target looks like."""
-
-
 CROWDED_RATE = 0.2
 """Share of its usual rate at which a box changes its size while a look-alike may be mistaken for the target, and their
 pixels tell them apart: one that grows then lies around both."""
@@ -375,9 +377,12 @@ class Tracker:
             read = [looks.read(frame, self.settings.registration, place) for place in places]
             of_summits = [looks.doubt(each, frame.stamp_ns, high) for each, high in zip(read, summits[:, 4])]
             doubts = self._nearest(summits, of_summits)
-            window = motion.window(config.search_grid, config.search_factor, expected)
+            crop = config.search_grid, config.search_factor
+            window = motion.window(*crop, expected)
             window = window * np.exp(share * (doubts.min() - doubts))
-        peak = find_peak(score, size, offset, window if config.motion else self._window)
+            peak, put_off = self._won((score, size, offset), window, motion.claimed(*crop, expected), doubts)
+        else:
+            peak, put_off = find_peak(score, size, offset, self._window), False
         found = outline.corrected(to_image(peak.box, square, config.search_size))
         among, beside = motion.crowded > 0 and looks.tells_apart, None
         if among:
@@ -391,7 +396,7 @@ class Tracker:
             rivals = np.column_stack([others, peak.others[:, 2], _at(doubts, peak.others[:, :2])])
             if beside is not None:
                 rivals = np.concatenate([[[*beside, peak.score, 0.0]], rivals])
-            motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns)
+            motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns, put_off)
             box = boxes.clip(box, *frame.size, self.settings.min_box_size)
             seen = looks.read(frame, self.settings.registration, box)
             doubt, another = looks.doubt(seen, frame.stamp_ns, peak.score), looks.another(seen, frame.stamp_ns)
@@ -412,6 +417,7 @@ class Tracker:
             second_peak=peak.second_score,
             second_distance=peak.second_distance * self._config.search_size / square.scale,
             doubt=doubt,
+            another=another,
             present=self._used(frame),
         )
         against = _at(doubts, peak.box[:2]) - _at(doubts, peak.second_place)
@@ -421,6 +427,19 @@ class Tracker:
             against = max(against, min(another, LIMIT) - continuity)
         estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score, against))
         return replace(state, box=box, motion=motion, looks=looks, case=case), estimate
+
+    def _won(
+        self, maps: tuple[NDArray, NDArray, NDArray], window: NDArray, claimed: NDArray[np.bool_], doubts: NDArray
+    ) -> tuple[Peak, bool]:
+        """The peak of score, size and offset that is the target, and whether a look-alike's is higher in its place."""
+        peak = find_peak(*maps, window)
+        if not claimed.any():
+            return peak, False
+        own = find_peak(*maps, np.where(claimed, 0.0, window))
+        elsewhere = np.abs(own.box[:2] - peak.box[:2]).max() > APART / len(window)
+        if elsewhere and _at(doubts, own.box[:2]) - _at(doubts, peak.box[:2]) < UNLIKE_ITSELF:
+            return own, True
+        return peak, False
 
     def _nearest(self, summits: NDArray[np.float64], doubts: Sequence[float]) -> NDArray[np.float64]:
         """(F, F), for each cell of the maps the doubt of the nearest of (N, 5) summits, N of them; 0 without any."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.engine import create
 from ckd_tracker_ros.frame import Image, RgbtFrame
-from ckd_tracker_ros.motion import CLOSE_S, LONGEST_S, MOST_RIVALS, NEAREST, STEP_S, WIDEST, Motion
+from ckd_tracker_ros.motion import CLAIM_S, CLOSE_S, LONGEST_S, MOST_RIVALS, NEAREST, PUT_OFF_S, STEP_S, WIDEST, Motion
 from ckd_tracker_ros.network.student import Student
+from ckd_tracker_ros.synthetic import Scene, SceneConfig
 from ckd_tracker_ros.tracker import Tracker
 
 BOX = np.array([100.0, 50, 30, 40])
@@ -126,6 +128,28 @@ def test_a_look_alike_that_overlaps_the_target_may_be_mistaken_for_it_for_a_seco
     assert steps in (30, 31)
 
 
+def test_what_is_seen_where_a_look_alike_was_just_seen_is_that_for_a_while():
+    centre, size = boxes.xywh_to_cxcywh(BOX)[:2], np.sqrt(np.prod(BOX[2:]))
+    beside = np.array([[*(centre + (size, 0)), 0.8, 0.0]])
+    motion = Motion(0).seen(BOX, BOX, 1.0, beside, STEP_NS)[0]
+    claimed = motion.claimed(12, 4.0, BOX)
+    rows, columns = np.nonzero(claimed)
+    assert claimed[5, 8] and columns.min() == 8 and columns.max() == 9 and rows.min() >= 4 and rows.max() <= 7
+    near = np.array([[*(centre + (0.2 * size, 0)), 0.8, 0.0]])
+    for rivals in (near, beside * (1, 1, 0.1, 1), NO_RIVAL):
+        assert not Motion(0).seen(BOX, BOX, 1.0, rivals, STEP_NS)[0].claimed(12, 4.0, BOX).any()
+    steps = 0
+    while motion.claimed(12, 4.0, BOX).any():
+        steps += 1
+        motion = motion.seen(BOX, BOX, 0.3, beside, (steps + 1) * STEP_NS, put_off=True)[0]
+    assert steps == pytest.approx(PUT_OFF_S / STEP_S, abs=1), "it goes on: it is the target"
+    motion = motion.seen(BOX, BOX, 0.3, beside, (steps + 2) * STEP_NS)[0]
+    assert motion.claimed(12, 4.0, BOX).any(), "and the next time it is put off again"
+    for later in range(round(CLAIM_S / STEP_S) + 1):
+        motion = motion.seen(BOX, BOX, 1.0, NO_RIVAL, (steps + 3 + later) * STEP_NS)[0]
+    assert len(motion.rivals) and not motion.claimed(12, 4.0, BOX).any(), "it has not been seen lately"
+
+
 @given(
     box=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(1, 1e4)] * 2).map(np.array),
     found=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(1, 1e4)] * 2).map(np.array),
@@ -194,3 +218,41 @@ def test_a_box_hardly_changes_its_size_where_its_pixels_tell_it_from_a_look_alik
     assert changes[0].min() > 0.01
     np.testing.assert_allclose(changes[1], changes[0], rtol=0.2)
     np.testing.assert_array_less(changes[2], changes[0] / 2)
+
+
+@pytest.mark.parametrize(
+    ("rival", "waited", "changed", "goes_over"),
+    [
+        pytest.param(False, 0.0, False, True, id="after a jump it is elsewhere"),
+        pytest.param(True, 0.0, False, False, id="a look-alike was just seen there"),
+        pytest.param(True, PUT_OFF_S, False, True, id="and has scored higher for long"),
+        pytest.param(True, 0.0, True, True, id="and has the target's looks, what is in its place has not"),
+    ],
+)
+def test_a_target_goes_over_to_where_a_look_alike_was_only_after_a_while(rival, waited, changed, goes_over):
+    """A step in which the target is hardly seen, and what looks like it stands beside it."""
+    tracker = Tracker.from_checkpoint("ckd_tiny", "cpu", threads=1)
+    scene = Scene(SceneConfig(frames=1, distractors=0), seed=1)
+    first, box = scene.frame(0), scene.boxes(0)[0]
+    left, top, width, height = np.round(box).astype(int)
+    away = round(np.sqrt(width * height))
+    rows = slice(max(top - 3, 0), top + height + 3)
+    images = []
+    for image in first.images:
+        pixels = image.pixels.copy()
+        body = pixels[rows, left - 3 : left + width + 3].copy()
+        pixels[rows, left - 3 + away : left + width + 3 + away] = body
+        pixels[rows, left - 3 : left + width + 3] = body - body // 3 if changed else cv2.blur(body, (15, 15))
+        images.append(replace(image, pixels=pixels))
+    second = RgbtFrame(tuple(images), first.stamp_ns + STEP_NS)
+    beside = box + (away, 0, 0, 0)
+    state = tracker.start(first, box)
+    rivals = np.array([[*boxes.xywh_to_cxcywh(beside)[:2], 0.5, 0.0, 0.0]])[: int(rival)]
+    state = replace(
+        state,
+        motion=replace(state.motion, rivals=rivals, put_off=waited),
+        looks=replace(state.looks, seconds=3.0, spread=np.eye(4) * 9.0),
+    )
+    now, estimate = tracker.step(state, second)
+    assert boxes.iou(estimate.box, beside if goes_over else box) > 0.5
+    assert bool(now.motion.put_off) != goes_over

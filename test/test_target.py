@@ -326,12 +326,30 @@ def test_what_may_be_another_thing_is_no_second_template(judged, tracker):
     sure = replace(estimate, confidence=0.99, second_peak=0.0, doubt=0.0)
     target, later = Target.begin("a", "", start), replace(frame, stamp_ns=10**9)
 
-    def renewed(**evidence) -> bool:
-        now = judge(target, state, replace(sure, **evidence), later, LostSettings())
+    def renewed(crowded=0.0, **evidence) -> bool:
+        moved = replace(state, motion=replace(state.motion, crowded=crowded))
+        now = judge(target, moved, replace(sure, **evidence), later, LostSettings())
         return _renewed(tracker, now, later, LostSettings()).state.recent is not None
 
     assert renewed()
-    assert not renewed(confidence=0.9) and not renewed(second_peak=0.5) and not renewed(doubt=0.5)
+    assert not renewed(confidence=0.9) and not renewed(second_peak=0.5)
+    assert renewed(doubt=4.0) and renewed(second_peak=0.3), "in smoke, and in company, as long as it met nobody"
+    assert not renewed(doubt=4.0, another=0.5) and not renewed(doubt=0.5, crowded=CLOSE_S)
+    assert not renewed(second_peak=0.3, crowded=CLOSE_S) and renewed(crowded=CLOSE_S)
+
+
+def test_only_what_is_surely_itself_completes_a_first_template(judged, tracker):
+    frame, start, _, _ = judged
+    blind = replace(frame, images=(frame.images[0], None))
+    begun = Target.begin("a", "", tracker.start(blind, start.box))
+    state, estimate = tracker.step(begun.state, frame)
+
+    def completed(**evidence) -> bool:
+        sure = replace(estimate, confidence=0.99, second_peak=0.0, doubt=0.0)
+        now = judge(begun, state, replace(sure, **evidence), frame, LostSettings())
+        return _renewed(tracker, now, frame, LostSettings()).state.partial is None
+
+    assert completed() and not completed(doubt=4.0) and not completed(second_peak=0.3)
 
 
 @pytest.mark.parametrize("late", [0, 1])
