@@ -177,8 +177,11 @@ class Looks:
 
     @property
     def tells_apart(self) -> bool:
-        """Whether `apart` can tell the target from something else."""
-        return self.pattern.stands_out and any(self.pattern.told_apart(self.mean, other) for other in self.others)
+        """Whether `apart` can tell the target from something else, by what the cameras of this frame show."""
+        learnt, given = self.pattern.learnt, self.given_ns == self.frame_ns
+        seen = given[learnt].all() and np.isfinite(self.mean[learnt]).all()
+        told = any(self.pattern.told_apart(self.mean, other) for other in self.others)
+        return bool(self.pattern.stands_out and seen and told)
 
     def apart(
         self, frame: RgbtFrame, registration: Registration, box: NDArray

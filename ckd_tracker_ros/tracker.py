@@ -369,6 +369,7 @@ class Tracker:
         """What the network's maps say of a target that was expected in a (4,) xywh box."""
         config, motion, looks, doubts = self._config, state.motion, state.looks, self._no_doubts
         share, continuity = (1.0, 0.0) if motion.crowded else (SHARE, CONTINUITY)
+        among = motion.crowded > 0 and looks.tells_apart
         outline = state.outline(self._present(frame))
         if config.motion:
             summits = find_summits(score, size, offset, DOUBTED)
@@ -380,11 +381,11 @@ class Tracker:
             crop = config.search_grid, config.search_factor
             window = motion.window(*crop, expected)
             window = window * np.exp(share * (doubts.min() - doubts))
-            peak, put_off = self._won((score, size, offset), window, motion.claimed(*crop, expected), doubts)
+            claimed = np.zeros_like(window, bool) if among else motion.claimed(*crop, expected)
+            peak, put_off = self._won((score, size, offset), window, claimed, doubts)
         else:
             peak, put_off = find_peak(score, size, offset, self._window), False
-        found = outline.corrected(to_image(peak.box, square, config.search_size))
-        among, beside = motion.crowded > 0 and looks.tells_apart, None
+        found, beside = outline.corrected(to_image(peak.box, square, config.search_size)), None
         if among:
             found, beside = looks.apart(frame, self.settings.registration, found)
         rate = config.size_rate * peak.score**config.size_trust * (CROWDED_RATE if among else 1.0)

@@ -221,15 +221,16 @@ def test_a_box_hardly_changes_its_size_where_its_pixels_tell_it_from_a_look_alik
 
 
 @pytest.mark.parametrize(
-    ("rival", "waited", "changed", "goes_over"),
+    ("rival", "waited", "changed", "crowded", "goes_over"),
     [
-        pytest.param(False, 0.0, False, True, id="after a jump it is elsewhere"),
-        pytest.param(True, 0.0, False, False, id="a look-alike was just seen there"),
-        pytest.param(True, PUT_OFF_S, False, True, id="and has scored higher for long"),
-        pytest.param(True, 0.0, True, True, id="and has the target's looks, what is in its place has not"),
+        pytest.param(False, 0.0, False, 0.0, True, id="after a jump it is elsewhere"),
+        pytest.param(True, 0.0, False, 0.0, False, id="a look-alike was just seen there"),
+        pytest.param(True, PUT_OFF_S, False, 0.0, True, id="and has scored higher for long"),
+        pytest.param(True, 0.0, True, 0.0, True, id="and has the target's looks, what is in its place has not"),
+        pytest.param(True, 0.0, False, CLOSE_S, True, id="pixels tell the two apart"),
     ],
 )
-def test_a_target_goes_over_to_where_a_look_alike_was_only_after_a_while(rival, waited, changed, goes_over):
+def test_a_target_goes_over_to_where_a_look_alike_was_only_after_a_while(rival, waited, changed, crowded, goes_over):
     """A step in which the target is hardly seen, and what looks like it stands beside it."""
     tracker = Tracker.from_checkpoint("ckd_tiny", "cpu", threads=1)
     scene = Scene(SceneConfig(frames=1, distractors=0), seed=1)
@@ -250,9 +251,10 @@ def test_a_target_goes_over_to_where_a_look_alike_was_only_after_a_while(rival, 
     rivals = np.array([[*boxes.xywh_to_cxcywh(beside)[:2], 0.5, 0.0, 0.0]])[: int(rival)]
     state = replace(
         state,
-        motion=replace(state.motion, rivals=rivals, put_off=waited),
-        looks=replace(state.looks, seconds=3.0, spread=np.eye(4) * 9.0),
+        motion=replace(state.motion, rivals=rivals, put_off=waited, crowded=crowded),
+        looks=replace(state.looks, seconds=3.0, spread=np.eye(4) * 9.0, others=state.looks.mean[None] - 30),
     )
+    assert state.looks.tells_apart
     now, estimate = tracker.step(state, second)
     assert boxes.iou(estimate.box, beside if goes_over else box) > 0.5
     assert bool(now.motion.put_off) != goes_over

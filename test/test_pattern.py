@@ -108,6 +108,7 @@ def test_one_camera_is_enough_where_there_never_was_another_and_the_edge_of_the_
     found, beside = KNOWN.apart(shown, Registration(), seen)
     np.testing.assert_array_equal(found, seen, "learnt with two cameras, it need not stand out in one")
     assert beside is None
+    assert KNOWN.at(10**9, BOTH).tells_apart and not KNOWN.at(10**9, (True, False)).tells_apart
 
 
 def test_what_is_no_more_like_the_other_one_than_the_target_is_nobody():
