@@ -33,6 +33,9 @@ class Status(IntEnum):
 SURE, ALONE, IN_COMPANY = 0.95, 0.2, 0.4
 """Confidence from which, and score of anything else up to which, an appearance is certainly the target's: where it has
 its usual looks, and where it has not, but no look-alike has been near."""
+AT_ONCE, SETTLED_S = 1.0, 0.3
+"""Smoke and light change looks by and by. A doubt that rises by more than so much in one frame may be a camera that
+stands still while the other one moves on; so many seconds later that is known."""
 TRIAL_S, TRIAL_CROPS = 5.0, 2
 """For so long after a target was found again it is looked for elsewhere, too, in so many crops of a step."""
 BETTER, MUCH_BETTER, BETTER_FOR = 0.7, 1.5, 5
@@ -63,6 +66,7 @@ class Target:
         search: what was found so far; None while it is TRACKING and not on trial.
         trial: seconds for which it is still doubted that what was found again is the target.
         renewed_ns: stamp of the frame whose appearance is the second template.
+        changed_ns: stamp of the last frame in which its looks changed at once, see `AT_ONCE`; -1: of none.
     """
 
     id: str
@@ -78,6 +82,7 @@ class Target:
     search: Search | None = None
     trial: float = 0.0
     renewed_ns: int = 0
+    changed_ns: int = -1
 
     @classmethod
     def begin(cls, id: str, label: str, state: TargetState) -> Target:
@@ -208,7 +213,10 @@ def _believed(target: Target, state: TargetState, estimate: Estimate, frame: Rgb
     size = target.size + LEARN_SIZE * estimate.confidence * whole * (estimate.box[2:] - target.size)
     learn = 0.0 if target.trial else LEARN_USUAL
     usual = target.usual + learn * (search.trusted(estimate.peak) - target.usual)
-    return Target(target.id, target.label, state, size, estimate, usual=usual, renewed_ns=target.renewed_ns)
+    rise = estimate.doubt - (target.estimate.doubt if target.estimate else 0.0)
+    changed_ns = frame.stamp_ns if rise > AT_ONCE else target.changed_ns
+    stamps = {"renewed_ns": target.renewed_ns, "changed_ns": changed_ns}
+    return Target(target.id, target.label, state, size, estimate, usual=usual, **stamps)
 
 
 def _half_way(settings: LostSettings) -> float:
@@ -226,6 +234,7 @@ def _renewed(tracker: Tracker, target: Target, frame: RgbtFrame, settings: LostS
     alone = estimate.second_peak <= ALONE and estimate.doubt <= 0
     # smoke and light change looks; as long as it has met nobody, what is in its place is still itself
     unmet = estimate.second_peak <= IN_COMPANY and estimate.another <= 0 and not motion.crowded
+    unmet &= target.changed_ns < 0 or not 0 <= frame.stamp_ns - target.changed_ns < SETTLED_S * 1e9
     if not sure or not (alone or unmet):
         return target
     if alone and target.state.partial is not None:

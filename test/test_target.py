@@ -17,7 +17,7 @@ from ckd_tracker_ros.motion import CLOSE_S
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.state import TargetState
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
-from ckd_tracker_ros.target import BESIDE_S, LostSettings, Status, Target, _renewed, follow, judge, resized
+from ckd_tracker_ros.target import BESIDE_S, SETTLED_S, LostSettings, Status, Target, _renewed, follow, judge, resized
 from ckd_tracker_ros.tracker import DOUBTED, SUFFICIENT, Tracker
 
 T, U, L, R = Status.TRACKING, Status.UNCERTAIN, Status.LOST, Status.REMOVED
@@ -326,16 +326,20 @@ def test_what_may_be_another_thing_is_no_second_template(judged, tracker):
     sure = replace(estimate, confidence=0.99, second_peak=0.0, doubt=0.0)
     target, later = Target.begin("a", "", start), replace(frame, stamp_ns=10**9)
 
-    def renewed(crowded=0.0, **evidence) -> bool:
+    def renewed(crowded=0.0, before=4.0, wait=0.0, **evidence) -> bool:
         moved = replace(state, motion=replace(state.motion, crowded=crowded))
-        now = judge(target, moved, replace(sure, **evidence), later, LostSettings())
-        return _renewed(tracker, now, later, LostSettings()).state.recent is not None
+        now = replace(target, estimate=replace(sure, doubt=before))
+        now = judge(now, moved, replace(sure, **evidence), later, LostSettings())
+        at = replace(later, stamp_ns=later.stamp_ns + round(wait * 1e9))
+        return _renewed(tracker, now, at, LostSettings()).state.recent is not None
 
     assert renewed()
     assert not renewed(confidence=0.9) and not renewed(second_peak=0.5)
     assert renewed(doubt=4.0) and renewed(second_peak=0.3), "in smoke, and in company, as long as it met nobody"
     assert not renewed(doubt=4.0, another=0.5) and not renewed(doubt=0.5, crowded=CLOSE_S)
     assert not renewed(second_peak=0.3, crowded=CLOSE_S) and renewed(crowded=CLOSE_S)
+    assert not renewed(before=0.0, doubt=2.0), "as if one camera stood still"
+    assert renewed(before=0.0, doubt=2.0, wait=SETTLED_S + 0.01) and renewed(before=1.5, doubt=2.0)
 
 
 def test_only_what_is_surely_itself_completes_a_first_template(judged, tracker):
