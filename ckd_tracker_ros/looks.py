@@ -79,6 +79,11 @@ class Looks:
     pattern: Pattern = Pattern()
 
     @property
+    def whole(self) -> bool:
+        """Whether the last frame had an image of every camera that is used."""
+        return bool((self.given_ns == self.frame_ns)[np.isfinite(self.units)].all())
+
+    @property
     def known(self) -> bool:
         """Whether it was seen for long enough to doubt anything."""
         return self.seconds >= KNOWN_S
@@ -229,14 +234,20 @@ class Looks:
 
     def another(self, seen: NDArray, stamp_ns: int | None = None) -> float:
         """By how much, as a logit, what looks like that, (C,), is likelier one of the others than the target; below 0:
-        less likely. 0 where nothing is known."""
+        less likely. 0 where nothing is known.
+
+        With a camera missing, or what it saw forgotten, never above 0: to one camera of two things look alike that to
+        both do not.
+        """
         if not len(self.others):
             return 0.0
         seconds = 0.0 if stamp_ns is None else (stamp_ns - self.stamp_ns) / 1e9
         common = np.where(np.isfinite(self.others) & np.isfinite(self.mean), seen, np.nan)
-        return max(
+        likelier = max(
             self._unlike(of, self.mean, seconds) - self._unlike(of, other) for of, other in zip(common, self.others)
         )
+        used = np.isfinite(self.units)
+        return likelier if np.isfinite(seen[used] + self.mean[used]).all() else min(likelier, 0.0)
 
     def unlike(self, seen: NDArray, seconds: float = 0.0) -> float:
         """How much less likely a target looks like that, (C,), than like its mean: as a logarithm, 0 and more.

@@ -140,8 +140,20 @@ def test_a_look_alike_that_one_camera_saw_is_judged_by_that_camera():
     half = np.where([True, True, True, False], twin, np.nan)
     known = known.beside(half)
     assert known.another(np.where([False] * 3 + [True], twin, np.nan)) == 0
-    assert known.another(twin) == known.another(half) > 0
+    assert known.another(twin) == known.another(np.where(np.isnan(half), known.mean, twin)) > 0
     assert np.isfinite(known.beside(twin).others[0]).all(), "and completed when the other one sees it"
+
+
+def test_one_camera_of_two_does_not_say_that_a_target_is_another_thing():
+    known = learned()
+    twin, own = seen_as(known, **TWIN), seen_as(known)
+    known = known.beside(twin)
+    for gone in ([True] * 3 + [False], [False] * 3 + [True]):
+        assert known.another(np.where(gone, np.nan, twin)) == 0
+        assert known.doubt(np.where(gone, np.nan, twin), 0) < known.doubt(twin, 0), "but that it has changed"
+        assert known.another(np.where(gone, np.nan, own)) < 0, "nor does it take back what speaks for it"
+        forgotten = replace(known, mean=np.where(gone, np.nan, known.mean))
+        assert forgotten.another(twin) == 0, "what it saw before it was away counts no more"
 
 
 def test_a_camera_that_is_missing_says_nothing_and_is_learnt_when_it_comes():
