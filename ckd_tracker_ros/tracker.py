@@ -49,6 +49,8 @@ APART = 2.0
 UNLIKE_ITSELF = 2.0
 """By how much more, as a logit, what is where the target should be is doubted than what is where a look-alike was, for
 the target to be the latter after all: the two were mixed up before."""
+SEEN = 0.1
+"""Score from which on something is seen in a place."""
 SUFFICIENT = 0.8
 """Score from which on a target's first appearance finds it without its later one."""
 CLEAR, BESIDE = 0.7, 0.4
@@ -79,6 +81,8 @@ class Tracker:
         self._config = engine.config
         self._window = hann_window(engine.config.search_grid)
         self._no_doubts = np.zeros_like(self._window)
+        line = (np.arange(engine.config.search_grid) + 0.5) / engine.config.search_grid
+        self._cells = np.stack(np.meshgrid(line, line), axis=-1)
         weights = engine.config.calibration
         self._calibration = None if weights is None else Calibration(weights)
 
@@ -313,11 +317,9 @@ class Tracker:
         asked = [(of, square) for of in sets for square in squares[: len(VIEWS if of is sets[0] else VIEWS_OF_SOME)]]
         present, places = np.array([of for of, _ in asked]), [square for _, square in asked]
         maps = self._run([state] * len(asked), places, frame, present)
-        line = (np.arange(config.search_grid) + 0.5) / config.search_grid
-        cells = np.stack(np.meshgrid(line, line), axis=-1)
         readings: dict[tuple[bool, ...], list[NDArray]] = {of: [] for of in sets}
         for (of, square), *target_maps in zip(asked, *maps):
-            off = place_in_image(cells, square, config.search_size) - centre
+            off = place_in_image(self._cells, square, config.search_size) - centre
             reach = OWN_CELLS * config.search_size / square.scale / config.search_grid
             near = (np.abs(off) < reach).all(axis=-1).astype(np.float64)
             readings[of].append(to_image(find_peak(*target_maps, near).box, square, config.search_size))
@@ -434,21 +436,27 @@ class Tracker:
     ) -> tuple[Peak, bool]:
         """The peak of score, size and offset that is the target, and whether a look-alike's is higher in its place."""
         peak = find_peak(*maps, window)
-        if not claimed.any():
+        if not _at(claimed, peak.box[:2]):
             return peak, False
-        own = find_peak(*maps, np.where(claimed, 0.0, window))
+        own = find_peak(*maps, np.where(claimed | self._around(peak), 0.0, window))
+        if own.score < SEEN:  # the view may have jumped, and both with it
+            own = find_peak(*maps, np.where(claimed, 0.0, window))
         elsewhere = np.abs(own.box[:2] - peak.box[:2]).max() > APART / len(window)
         if elsewhere and _at(doubts, own.box[:2]) - _at(doubts, peak.box[:2]) < UNLIKE_ITSELF:
             return own, True
         return peak, False
 
+    def _around(self, peak: Peak) -> NDArray[np.bool_]:
+        """(F, F) which cells show what is in a peak rather than what is in the middle of the crop."""
+        off = self._cells - peak.box[:2]
+        nearer = np.linalg.norm(off, axis=-1) < np.linalg.norm(self._cells - 0.5, axis=-1)
+        return nearer & (np.abs(off).max(axis=-1) <= APART / len(self._cells))
+
     def _nearest(self, summits: NDArray[np.float64], doubts: Sequence[float]) -> NDArray[np.float64]:
         """(F, F), for each cell of the maps the doubt of the nearest of (N, 5) summits, N of them; 0 without any."""
         if not len(doubts):
             return self._no_doubts
-        grid = self._config.search_grid
-        line = (np.arange(grid) + 0.5) / grid
-        off = np.stack(np.meshgrid(line, line), axis=-1)[:, :, None] - summits[:, :2]
+        off = self._cells[:, :, None] - summits[:, :2]
         return np.array(doubts)[np.linalg.norm(off, axis=-1).argmin(axis=-1)]
 
 

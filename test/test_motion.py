@@ -258,3 +258,24 @@ def test_a_target_goes_over_to_where_a_look_alike_was_only_after_a_while(rival, 
     now, estimate = tracker.step(state, second)
     assert boxes.iou(estimate.box, beside if goes_over else box) > 0.5
     assert bool(now.motion.put_off) != goes_over
+
+
+@pytest.mark.parametrize(
+    ("own", "stays"),
+    [
+        pytest.param(0.16, True, id="the target is faint in its place"),
+        pytest.param(0.05, False, id="nothing is there: the view may have jumped, and both with it"),
+    ],
+)
+def test_all_of_what_stands_in_a_claimed_place_is_put_off(own, stays):
+    """A look-alike that is wider than what it claims."""
+    tracker = Tracker.from_checkpoint("ckd_tiny", "cpu", threads=1)
+    score, claimed = np.full((1, 12, 12), 0.01), np.zeros((12, 12), bool)
+    score[0, 6, 1:3] = 0.8, 0.33
+    score[0, 6, 6] = own
+    claimed[5:8, :2] = True
+    maps = score, np.full((2, 12, 12), 0.2), np.full((2, 12, 12), 0.5)
+    peak, put_off = tracker._won(maps, np.ones((12, 12)), claimed, np.zeros((12, 12)))
+    assert put_off == stays
+    assert peak.box[0] == pytest.approx((6.5 if stays else 1.5) / 12)
+    assert tracker._won(maps, np.ones((12, 12)), claimed[:, ::-1], np.zeros((12, 12)))[0].box[0] < 0.2, "not claimed"
