@@ -221,8 +221,12 @@ def update(
     owner = look_alikes.owners(centres, single.scores, doubts, known, size)
     distances = np.linalg.norm(centres - middle[:2], axis=1) / size
     too_far, unlikely = distances > reach(age), distances > likely_reach(state, age, image_size)
-    if search.found is not None:  # it has come from where the target may be
-        unlikely &= ~np.array([_same(box, search.found) for box in single.boxes], bool)
+    if search.found is not None:
+        goes_on = np.array([_same(box, search.found) for box in single.boxes], bool)
+        unlikely &= ~goes_on  # it has come from where the target may be
+        if len(known):  # and was no look-alike: none has come into its place from far since
+            away = np.linalg.norm(centres - known[owner, PLACE], axis=1) > look_alikes.NOISE * size
+            owner[goes_on & away] = -1
     free = (owner < 0) & ~unlikely & _fits(single.boxes, middle[2:])
     wrong = too_far.copy()
     for number in np.flatnonzero(owner >= 0):

@@ -164,6 +164,14 @@ def test_what_is_found_is_no_look_alike():
     assert found.others[:, 0].tolist() == [150]
 
 
+@pytest.mark.parametrize(("distance", "found", "taken"), [(40, True, False), (40, False, True), (10, True, True)])
+def test_what_was_found_is_not_taken_for_clutter_that_may_have_come_there_since(distance, found, taken):
+    plan = Search(seconds=1.0, others=others_of((100.0 + distance, 100, 0.5, 0.9, 0)))
+    plan = search.weigh(plan, sightings((100, 100, 0.6)), 1.0, bad=False) if found else plan
+    _, free, _ = search.update(plan, state_at(100, 100), SIZE, sightings((102, 100, 0.6)), (), STEP)
+    assert (len(free.scores) == 0) == taken
+
+
 def test_of_two_that_cross_a_look_alike_is_the_one_with_its_looks():
     plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, 1, 2.0))), state_at(100, 100)
     crossing = sightings((112, 100, 0.9, 0.0), (136, 104, 0.9, 2.0))
