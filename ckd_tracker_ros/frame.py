@@ -42,11 +42,13 @@ class RgbtFrame:
         images: one entry per modality, in the order of `MODALITIES`; None where the camera gave nothing.
         stamp_ns: time of the moment, nanoseconds of the RGB camera's clock.
         rgb_size: width and height of RGB images where this frame has none; None = not known.
+        repeated: whether an image is that of the frame before: of a slow camera, or of one that stands still.
     """
 
     images: tuple[Image | None, ...]
     stamp_ns: int = 0
     rgb_size: tuple[int, int] | None = None
+    repeated: bool = False
 
     @property
     def present(self) -> tuple[bool, ...]:

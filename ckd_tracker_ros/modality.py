@@ -125,7 +125,8 @@ def check(
 
     Returns:
         What to hand in with the next frame; the frame without the images that cannot be believed, never without all of
-        them, or None where `wait` waits for a better one; a verdict per modality.
+        them, and with whether any of the others is `repeated`, or None where `wait` waits for a better one; a verdict
+        per modality.
     """
     now, timeout_ns = frame.stamp_ns, round(settings.timeout * 1e9)
     if not 0 <= now - watch.stamp_ns <= _GAP * timeout_ns:  # a looped bag, a clock set: times of before mean nothing
@@ -144,7 +145,9 @@ def check(
         return Watch(streams, watch.believed, size, now), None, verdicts
     images = _believed(frame.images, verdicts, watch.believed)
     believed = tuple(image is not None for image in images)
-    return Watch(streams, believed, size, now), replace(frame, images=images, rgb_size=size), verdicts
+    repeated = any(good and seen.changed_ns != now for good, seen in zip(believed, streams, strict=True))
+    frame = replace(frame, images=images, rgb_size=size, repeated=repeated)
+    return Watch(streams, believed, size, now), frame, verdicts
 
 
 def problem(verdicts: tuple[Verdict, ...]) -> str:

@@ -18,7 +18,7 @@ from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.settings import LostSettings
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.state import TargetState
-from ckd_tracker_ros.tracker import DOUBTED, Tracker
+from ckd_tracker_ros.tracker import DOUBTED, SEEN, Tracker
 
 
 class Status(IntEnum):
@@ -30,12 +30,13 @@ class Status(IntEnum):
     REMOVED = 4
 
 
-SURE, ALONE, IN_COMPANY = 0.95, 0.2, 0.4
-"""Confidence from which, and score of anything else up to which, an appearance is certainly the target's: where it has
-its usual looks, and where it has not, but no look-alike has been near."""
-AT_ONCE, SETTLED_S = 1.0, 0.3
-"""Smoke and light change looks by and by. A doubt that rises by more than so much in one frame may be a camera that
-stands still while the other one moves on; so many seconds later that is known."""
+SURE, SURE_OF_ONE, ALONE, IN_COMPANY = 0.95, 0.9, 0.2, 0.4
+"""Confidence from which, with all cameras and with one gone, where scores are lower, and score of anything else up to
+which, an appearance is certainly the target's: where it has its usual looks, and where it has not, but no look-alike
+has been near."""
+LEAP, IN_SIGHT = 0.5, 1.5
+"""What is not believed any more is still what it was as long as something is seen in its place, meets nobody, and moves
+by no more than so many sizes in a step. Then it is so much likelier, as a logit, than what turns up elsewhere."""
 TRIAL_S, TRIAL_CROPS = 5.0, 2
 """For so long after a target was found again it is looked for elsewhere, too, in so many crops of a step."""
 BETTER, MUCH_BETTER, BETTER_FOR = 0.7, 1.5, 5
@@ -66,7 +67,7 @@ class Target:
         search: what was found so far; None while it is TRACKING and not on trial.
         trial: seconds for which it is still doubted that what was found again is the target.
         renewed_ns: stamp of the frame whose appearance is the second template.
-        changed_ns: stamp of the last frame in which its looks changed at once, see `AT_ONCE`; -1: of none.
+        in_sight: whether it was seen in every step since it was last TRACKING, see `IN_SIGHT`.
     """
 
     id: str
@@ -82,7 +83,7 @@ class Target:
     search: Search | None = None
     trial: float = 0.0
     renewed_ns: int = 0
-    changed_ns: int = -1
+    in_sight: bool = True
 
     @classmethod
     def begin(cls, id: str, label: str, state: TargetState) -> Target:
@@ -169,7 +170,9 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
         state = replace(state, motion=replace(state.motion, velocity=target.state.motion.velocity))
     elif target.trial:  # it may have been the target, which has come back then
         anchor = replace(anchor, motion=replace(anchor.motion, velocity=np.zeros(2)))
-    state = replace(state, looks=anchor.looks)
+    in_sight = target.in_sight and _seen_on(target.state, state, estimate, frame)
+    # it is for the search to say whether it is where a look-alike was
+    state = replace(state, looks=anchor.looks, motion=replace(state.motion, put_off=0.0))
     return replace(
         target,
         state=state,
@@ -181,7 +184,17 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
         believed=anchor,
         search=plan,  # what was on trial is searched for as before it was found
         trial=target.trial if status is Status.UNCERTAIN else 0.0,
+        in_sight=in_sight,
     )
+
+
+def _seen_on(before: TargetState, state: TargetState, estimate: Estimate, frame: RgbtFrame) -> bool:
+    """Whether what the tracker holds on to after this frame is what it held on to before it, and no look-alike."""
+    place, expected = (
+        boxes.xywh_to_cxcywh(of) for of in (state.box, before.motion.expected(before.box, frame.stamp_ns))
+    )
+    steady = np.linalg.norm((place - expected)[:2]) <= LEAP * np.sqrt(np.prod(place[2:]))
+    return bool(steady) and estimate.peak >= SEEN and not state.motion.crowded
 
 
 def _passed_over(
@@ -197,7 +210,8 @@ def _still_on_trial(now: Target, before: Target, trial: float) -> Target:
     """The believed target with the doubts of before, while its trial, of which so many seconds are left, lasts."""
     if trial <= 0:
         return now
-    state = replace(now.state, looks=before.believed.looks)  # it may be another thing's
+    motion = replace(now.state.motion, put_off=0.0)  # as in `judge`
+    state = replace(now.state, looks=before.believed.looks, motion=motion)  # it may be another thing's
     return replace(now, state=state, believed=before.believed, search=before.search, trial=trial)
 
 
@@ -213,10 +227,7 @@ def _believed(target: Target, state: TargetState, estimate: Estimate, frame: Rgb
     size = target.size + LEARN_SIZE * estimate.confidence * whole * (estimate.box[2:] - target.size)
     learn = 0.0 if target.trial else LEARN_USUAL
     usual = target.usual + learn * (search.trusted(estimate.peak) - target.usual)
-    rise = estimate.doubt - (target.estimate.doubt if target.estimate else 0.0)
-    changed_ns = frame.stamp_ns if rise > AT_ONCE else target.changed_ns
-    stamps = {"renewed_ns": target.renewed_ns, "changed_ns": changed_ns}
-    return Target(target.id, target.label, state, size, estimate, usual=usual, **stamps)
+    return Target(target.id, target.label, state, size, estimate, usual=usual, renewed_ns=target.renewed_ns)
 
 
 def _half_way(settings: LostSettings) -> float:
@@ -230,12 +241,12 @@ def _renewed(tracker: Tracker, target: Target, frame: RgbtFrame, settings: LostS
     A target that was started while a camera was missing is due as soon as that camera sees it.
     """
     estimate, motion = target.estimate, target.state.motion
-    sure = target.status is Status.TRACKING and not target.trial and estimate.confidence >= SURE
+    enough = SURE if target.state.looks.whole else SURE_OF_ONE
+    sure = target.status is Status.TRACKING and not target.trial and estimate.confidence >= enough
     alone = estimate.second_peak <= ALONE and estimate.doubt <= 0
     # smoke and light change looks; as long as it has met nobody, what is in its place is still itself
     unmet = estimate.second_peak <= IN_COMPANY and estimate.another <= 0 and not motion.crowded
-    unmet &= target.changed_ns < 0 or not 0 <= frame.stamp_ns - target.changed_ns < SETTLED_S * 1e9
-    if not sure or not (alone or unmet):
+    if not sure or not (alone or unmet) or frame.repeated:  # by a camera that stands still it may be elsewhere
         return target
     if alone and target.state.partial is not None:
         target = replace(target, state=tracker.complete(target.state, frame))
@@ -319,7 +330,7 @@ def _found(
         looks = np.full(COUNT, np.nan)
         if held.peak >= DOUBTED:
             looks = believed.looks.read(frame, tracker.settings.registration, held.box)
-        seen = seen.plus(held.box, held.peak, held.doubt, looks)
+        seen = seen.plus(held.box, held.peak, held.doubt - IN_SIGHT * target.in_sight, looks)
     if target.on_trial:  # what it was found as is not found once more
         others = [*others, target.box]
     plan, free, wrong = search.update(plan, believed, frame.size, seen, others, seconds)
@@ -359,8 +370,8 @@ def _found(
             second_peak=second,
             doubt=doubt,
         )
-        now = replace(target, state=state, estimate=estimate, status=Status.TRACKING, frames_lost=0, frames_uncertain=0)
-        return _put_on_trial(now, believed, plan)
+        now = replace(target, state=state, estimate=estimate, status=Status.TRACKING, in_sight=True)
+        return _put_on_trial(replace(now, frames_lost=0, frames_uncertain=0), believed, plan)
     if target.on_trial:
         if plan.seen >= BESIDE_S and not plan.unseen and not plan.confirmed:
             plan = search.is_another(plan, plan.found, best, free.known_doubts[0], certain=True).without_found()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -74,6 +75,19 @@ def test_repeating_driver_of_a_slow_camera_and_a_still_scene_are_not_frozen():
     still = [frame(n, scene(0), scene(1, 1)) for n in range(60)]
     for frames in (slow, still):
         assert set(watch(frames)[0]) == {(OK, OK)}
+
+
+def test_a_frame_says_whether_an_image_that_is_believed_is_that_of_the_frame_before():
+    def repeated(thermal: Iterable[int | None]) -> str:
+        past, seen = Watch(), ""
+        for n, shown in enumerate(thermal):
+            now = frame(n, scene(n), None if shown is None else scene(shown, 1))
+            past, now, _ = check(past, now, ModalitySettings())
+            seen += str(int(now.repeated))
+        return seen
+
+    assert repeated([0, 0, 1, None, 1, 2]) == "010010"
+    assert repeated([*range(12), *[11] * 5, 12]) == "0" * 12 + "11100" + "0", "what is known to be frozen is left out"
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.looks import Looks
 from ckd_tracker_ros.motion import CLOSE_S
 from ckd_tracker_ros.search import Search
+from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.state import TargetState
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
-from ckd_tracker_ros.target import BESIDE_S, SETTLED_S, LostSettings, Status, Target, _renewed, follow, judge, resized
+from ckd_tracker_ros.target import BESIDE_S, LostSettings, Status, Target, _renewed, follow, judge, resized
 from ckd_tracker_ros.tracker import DOUBTED, SUFFICIENT, Tracker
 
 T, U, L, R = Status.TRACKING, Status.UNCERTAIN, Status.LOST, Status.REMOVED
@@ -222,6 +223,45 @@ def test_what_looks_like_another_thing_for_some_frames_is_believed_less_and_less
     assert estimates[0].confidence > estimates[2].confidence > estimates[1].confidence + 0.01
 
 
+@pytest.mark.parametrize(
+    ("away", "peak", "crowded", "in_sight"),
+    [(0.1, 0.12, 0.0, True), (0.1, 0.08, 0.0, False), (0.6, 0.5, 0.0, False), (0.1, 0.5, CLOSE_S, False)],
+    ids=["faint", "out of sight", "a leap", "beside a look-alike"],
+)
+def test_what_was_never_out_of_sight_is_still_itself(judged, away, peak, crowded, in_sight):
+    frame, start, state, estimate = judged
+    moved = replace(state, box=start.box + (away * np.sqrt(np.prod(start.box[2:])), 0, 0, 0))
+    moved = replace(moved, motion=replace(state.motion, crowded=crowded, put_off=0.4))
+    target = judge(
+        Target.begin("a", "", start), moved, replace(estimate, confidence=0.2, peak=peak), frame, LostSettings()
+    )
+    assert target.in_sight == in_sight and target.status is U
+    assert target.state.motion.put_off == 0, "where it is not believed it goes over to no look-alike by and by"
+    seen = replace(estimate, confidence=0.2)
+    assert judge(replace(target, state=start), state, seen, frame, LostSettings()).in_sight == in_sight, "nor is later"
+    assert judge(target, state, replace(estimate, confidence=0.9), frame, LostSettings()).in_sight, "it is believed"
+
+
+@pytest.mark.parametrize("in_sight", [True, False])
+def test_something_else_turns_up_while_a_target_is_faint(judged, tracker, in_sight):
+    frame, start, _, estimate = judged
+    size = float(np.sqrt(np.prod(start.box[2:])))
+    x, y, *_ = boxes.xywh_to_cxcywh(start.box)
+    elsewhere = boxes.cxcywh_to_xywh(np.array([x + 4 * size, y, *start.box[2:]]))
+    faint = replace(estimate, box=start.box, confidence=0.5, peak=0.45, doubt=0.0)
+    lost = replace(
+        Target.begin("a", "", start), status=L, believed=start, search=Search(seconds=2.0), in_sight=in_sight
+    )
+    target = lost = replace(lost, estimate=faint, usual=search.trusted(0.6))
+    turned_up = Sightings.of(np.array([[*elsewhere, 0.65, 0.0, 0]]))
+    for _ in range(search.CONFIRM + 2):
+        if target.status is L:
+            plan, believed = target.search, target.believed
+            target = target_module._found(tracker, lost, target, believed, plan, turned_up, (), frame, LostSettings())
+    assert (target.status is L) == in_sight
+    np.testing.assert_allclose(target.search.found if in_sight else target.box, start.box if in_sight else elsewhere)
+
+
 def test_a_target_that_has_come_back_over_the_edge_may_be_anywhere_when_it_is_lost_again(judged):
     frame, start, state, estimate = judged
     left = replace(start, box=start.box - (start.box[0], 0, 0, 0))
@@ -326,20 +366,20 @@ def test_what_may_be_another_thing_is_no_second_template(judged, tracker):
     sure = replace(estimate, confidence=0.99, second_peak=0.0, doubt=0.0)
     target, later = Target.begin("a", "", start), replace(frame, stamp_ns=10**9)
 
-    def renewed(crowded=0.0, before=4.0, wait=0.0, **evidence) -> bool:
+    def renewed(state=state, crowded=0.0, frame=later, **evidence) -> bool:
         moved = replace(state, motion=replace(state.motion, crowded=crowded))
-        now = replace(target, estimate=replace(sure, doubt=before))
-        now = judge(now, moved, replace(sure, **evidence), later, LostSettings())
-        at = replace(later, stamp_ns=later.stamp_ns + round(wait * 1e9))
-        return _renewed(tracker, now, at, LostSettings()).state.recent is not None
+        now = judge(target, moved, replace(sure, **evidence), frame, LostSettings())
+        return _renewed(tracker, now, frame, LostSettings()).state.recent is not None
 
     assert renewed()
-    assert not renewed(confidence=0.9) and not renewed(second_peak=0.5)
+    assert not renewed(confidence=0.92) and not renewed(second_peak=0.5)
     assert renewed(doubt=4.0) and renewed(second_peak=0.3), "in smoke, and in company, as long as it met nobody"
     assert not renewed(doubt=4.0, another=0.5) and not renewed(doubt=0.5, crowded=CLOSE_S)
     assert not renewed(second_peak=0.3, crowded=CLOSE_S) and renewed(crowded=CLOSE_S)
-    assert not renewed(before=0.0, doubt=2.0), "as if one camera stood still"
-    assert renewed(before=0.0, doubt=2.0, wait=SETTLED_S + 0.01) and renewed(before=1.5, doubt=2.0)
+    assert not renewed(frame=replace(later, repeated=True)), "a camera that stands still shows it where it was"
+    blind = replace(later, images=(None, later.images[1]), rgb_size=later.size)
+    of_one = tracker.step(start, blind)[0]
+    assert renewed(of_one, frame=blind, confidence=0.92) and not renewed(of_one, frame=blind, confidence=0.88)
 
 
 def test_only_what_is_surely_itself_completes_a_first_template(judged, tracker):
