@@ -43,7 +43,8 @@ CLAIM_SCORE, CLAIM_S = 0.1, 0.2
 CLAIM_FROM, CLAIM_REACH = 0.3, 0.5
 """From how far on from where the target should be, and how far around itself, in sizes of the target."""
 PUT_OFF_S = 0.6
-"""For so long, in seconds, what scores higher in a claimed place than the target in its own is not the target."""
+"""For so long, in seconds, what scores higher in a claimed place than the target in its own is not the target; and for
+as long as it is not believed, or on trial: then a search says where else it is."""
 STEP_S = 1 / 30
 """Time of a step that the shares are for, and of one whose stamps do not say."""
 SHORTEST_S, LONGEST_S = 1 / 60, 0.5
