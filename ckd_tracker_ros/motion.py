@@ -37,7 +37,8 @@ TRUST_PLACE = 0.5
 """Exponent of the score in the share of the way from the expected to the found place."""
 CLOSE, CLOSE_SCORE, CLOSE_S = 0.9, 0.2, 1.0
 """A look-alike that is nearer than so many widths and heights, and likely enough to be the target, may be mistaken for
-it for so many seconds from then on: where two are in one place there is but one to be seen."""
+it for so many seconds from then on: where two are in one place there is but one to be seen. Where pixels tell the two
+apart its score counts, whatever its looks: a box soon lies around both."""
 CLAIM_SCORE, CLAIM_S = 0.1, 0.2
 """A look-alike that scored so much, so many seconds ago at most, claims what is seen in its place."""
 CLAIM_FROM, CLAIM_REACH = 0.3, 0.5
@@ -117,13 +118,21 @@ class Motion:
         return (away < np.linalg.norm(cells, axis=-1)) & (away < CLAIM_REACH)
 
     def seen(
-        self, expected: Box, found: Box, score: float, rivals: NDArray, stamp_ns: int, put_off: bool = False
+        self,
+        expected: Box,
+        found: Box,
+        score: float,
+        rivals: NDArray,
+        stamp_ns: int,
+        put_off: bool = False,
+        told_apart: bool = False,
     ) -> tuple[Motion, Box]:
         """After the network found a target in a (4,) xywh box, with a score in 0..1, that was expected in another.
 
         Args:
             rivals: (N, 4) what scores high elsewhere, the first four columns of `rivals`.
             put_off: whether something scored higher in a place that is `claimed`.
+            told_apart: whether pixels tell the target from a look-alike that overlaps it.
 
         Returns:
             How it moves now, and the box that is believed: the lower the score, the nearer to the expected place.
@@ -137,7 +146,8 @@ class Motion:
         )
         believed = np.concatenate([found[:2] - (1 - score**TRUST_PLACE) * off, found[2:]])
         overlapping = np.abs(rivals[:, :2] - boxes.xywh_to_cxcywh(believed)[:2]) < CLOSE * believed[2:]
-        close = (overlapping.all(axis=1) & (doubted(rivals[:, 2], rivals[:, 3]) >= CLOSE_SCORE)).any()
+        likely = rivals[:, 2] if told_apart else doubted(rivals[:, 2], rivals[:, 3])
+        close = (overlapping.all(axis=1) & (likely >= CLOSE_SCORE)).any()
         crowded = CLOSE_S if close else max(0.0, self.crowded - self.elapsed(stamp_ns))
         known = self._remembered(believed, rivals, self.elapsed(stamp_ns))
         waits = self.put_off + self.elapsed(stamp_ns) if put_off else 0.0

@@ -370,8 +370,9 @@ class Tracker:
     ) -> tuple[TargetState, Estimate]:
         """What the network's maps say of a target that was expected in a (4,) xywh box."""
         config, motion, looks, doubts = self._config, state.motion, state.looks, self._no_doubts
+        told_apart = looks.tells_apart
         share, continuity = (1.0, 0.0) if motion.crowded else (SHARE, CONTINUITY)
-        among = motion.crowded > 0 and looks.tells_apart
+        among = motion.crowded > 0 and told_apart
         outline = state.outline(self._present(frame))
         if config.motion:
             summits = find_summits(score, size, offset, DOUBTED)
@@ -399,7 +400,7 @@ class Tracker:
             rivals = np.column_stack([others, peak.others[:, 2], _at(doubts, peak.others[:, :2])])
             if beside is not None:
                 rivals = np.concatenate([[[*beside, peak.score, 0.0]], rivals])
-            motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns, put_off)
+            motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns, put_off, told_apart)
             box = boxes.clip(box, *frame.size, self.settings.min_box_size)
             seen = looks.read(frame, self.settings.registration, box)
             doubt, another = looks.doubt(seen, frame.stamp_ns, peak.score), looks.another(seen, frame.stamp_ns)

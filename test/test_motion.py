@@ -117,10 +117,10 @@ def test_a_look_alike_that_is_not_seen_any_more_keeps_its_score_and_its_age_unti
 def test_a_look_alike_that_overlaps_the_target_may_be_mistaken_for_it_for_a_second():
     centre = boxes.xywh_to_cxcywh(BOX)[:2]
     seen = []
-    for away, doubt in ((0.7, 0), (1.1, 0), (0.7, 4)):
+    for away, doubt, told_apart in ((0.7, 0, False), (1.1, 0, True), (0.7, 4, False), (0.7, 4, True)):
         rivals = np.array([[*(centre + BOX[2:] * away), 0.8, doubt]])
-        seen.append(Motion(0).seen(BOX, BOX, 1.0, rivals, STEP_NS)[0].crowded)
-    assert seen == [CLOSE_S, 0, 0], "beside it, apart, and of other looks"
+        seen.append(Motion(0).seen(BOX, BOX, 1.0, rivals, STEP_NS, told_apart=told_apart)[0].crowded)
+    assert seen == [CLOSE_S, 0, 0, CLOSE_S], "beside it, apart, of other looks, and where pixels can tell"
     motion, steps = Motion(0, crowded=CLOSE_S), 0
     while motion.crowded:
         steps += 1
