@@ -42,6 +42,10 @@ TRIAL_S, TRIAL_CROPS = 5.0, 2
 BETTER, MUCH_BETTER, BETTER_FOR = 0.7, 1.5, 5
 """What is so much likelier than what was found, as a logit, for so many frames, is the target instead; the second where
 no look-alike is known by its looks, and scores are all that there is to go by."""
+TOLD = 15.0
+"""Or until its looks have told: so much likelier the target's than a known look-alike's, as a logit, in the sum over
+the frames, of which none counts for more than `search.MOST_TOLD`. What is lost after that is searched for from where it
+was then, and not from where it was before it was found."""
 BESIDE_S = 1.0
 """What is seen beside a target on trial for so many seconds, and is no likelier, is another thing."""
 LEARN_USUAL = 0.05
@@ -66,6 +70,7 @@ class Target:
         usual: logit of the score that it usually has, see `search.trusted`.
         search: what was found so far; None while it is TRACKING and not on trial.
         trial: seconds for which it is still doubted that what was found again is the target.
+        told: what its looks have said for it so far in this time, see `TOLD`.
         renewed_ns: stamp of the frame whose appearance is the second template.
         in_sight: whether it was seen in every step since it was last TRACKING, see `IN_SIGHT`.
     """
@@ -82,6 +87,7 @@ class Target:
     usual: float = search.trusted(1.0)
     search: Search | None = None
     trial: float = 0.0
+    told: float = 0.0
     renewed_ns: int = 0
     in_sight: bool = True
 
@@ -208,16 +214,20 @@ def _passed_over(
 
 def _still_on_trial(now: Target, before: Target, trial: float) -> Target:
     """The believed target with the doubts of before, while its trial, of which so many seconds are left, lasts."""
-    if trial <= 0:
+    seen = now.estimate
+    against = seen.another if seen.doubt <= 0 else seen.doubt
+    told = max(0.0, before.told - float(np.clip(against, -search.MOST_TOLD, search.MOST_TOLD)))
+    if trial <= 0 or told >= TOLD:
         return now
     motion = replace(now.state.motion, put_off=0.0)  # as in `judge`
     state = replace(now.state, looks=before.believed.looks, motion=motion)  # it may be another thing's
-    return replace(now, state=state, believed=before.believed, search=before.search, trial=trial)
+    return replace(now, state=state, believed=before.believed, search=before.search, trial=trial, told=told)
 
 
 def _put_on_trial(target: Target, believed: TargetState, plan: Search) -> Target:
     """A target that was just found again: what is in its place is no look-alike, as long as it is believed."""
-    return replace(target, believed=believed, search=plan.without_found().without(target.box), trial=TRIAL_S)
+    plan = plan.without_found().without(target.box)
+    return replace(target, believed=believed, search=plan, trial=TRIAL_S, told=0.0)
 
 
 def _believed(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFrame) -> Target:

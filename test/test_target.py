@@ -18,7 +18,7 @@ from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.state import TargetState
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
-from ckd_tracker_ros.target import BESIDE_S, LostSettings, Status, Target, _renewed, follow, judge, resized
+from ckd_tracker_ros.target import BESIDE_S, TOLD, LostSettings, Status, Target, _renewed, follow, judge, resized
 from ckd_tracker_ros.tracker import DOUBTED, SUFFICIENT, Tracker
 
 T, U, L, R = Status.TRACKING, Status.UNCERTAIN, Status.LOST, Status.REMOVED
@@ -191,6 +191,43 @@ def test_a_target_learns_what_it_usually_scores_but_not_from_what_may_be_another
     for _ in range(300):
         on_trial = judge(on_trial, state, weak, frame, LostSettings())
     assert on_trial.trial == 0 and on_trial.search is None and on_trial.believed is None
+
+
+@pytest.mark.parametrize(
+    ("another", "doubt", "frames"),
+    [
+        (-1.5, -0.5, TOLD / 1.5),
+        (-9.0, -0.5, TOLD / search.MOST_TOLD),
+        (-9.0, 3.0, None),
+        (1.5, 1.5, None),
+        (0, 0, None),
+    ],
+)
+def test_a_trial_ends_when_looks_have_told(judged, another, doubt, frames):
+    frame, start, state, estimate = judged
+    seen = replace(estimate, confidence=0.9, another=another, doubt=doubt)
+    target = replace(Target.begin("a", "", start), trial=9.0, search=Search(), believed=start)
+    steps = 0
+    while target.on_trial and steps < 60:
+        target, steps = judge(target, state, seen, frame, LostSettings()), steps + 1
+    assert steps == (60 if frames is None else np.ceil(frames))
+    assert (target.search is None and target.believed is None and not target.told) == (frames is not None)
+
+
+def test_what_speaks_against_a_target_on_trial_counts_against_what_spoke_for_it(judged):
+    frame, start, state, estimate = judged
+    target = replace(Target.begin("a", "", start), trial=9.0, search=Search(), believed=start, told=9.0)
+    unlike = replace(estimate, confidence=0.9, another=-3.0, doubt=1.5)
+    target = judge(target, state, unlike, frame, LostSettings())
+    assert target.told == 7.5
+    target = judge(
+        judge(target, state, replace(unlike, confidence=0.1), frame, LostSettings()),
+        state,
+        unlike,
+        frame,
+        LostSettings(),
+    )
+    assert target.on_trial and target.told == 6, "a look away changes nothing"
 
 
 def test_what_fails_its_trial_is_searched_for_as_before(judged):
