@@ -30,6 +30,7 @@ from ckd_tracker_ros.evaluation.speed import random_student
 from ckd_tracker_ros.evaluation.timing import Report
 from ckd_tracker_ros.frame import MODALITIES
 from ckd_tracker_ros.network import checkpoint
+from ckd_tracker_ros.parameters import Parameters
 from ckd_tracker_ros.ros.demo import Child, set_environment
 
 NODE = "/ckd_tracker"
@@ -301,6 +302,11 @@ def attack_with_requests(count: int, seed: int, folder: Path) -> list[dict[str, 
             while open_requests:
                 attacker.answered(open_requests.popleft())
             attacker.call("pause", data=False)
+            if what == "parameters":  # a delay that was rightly taken keeps healthy cameras from pairing
+                usual = Parameters()
+                for name, value in (("thermal_delay", usual.sync_thermal_delay), ("max_age", usual.sync_max_age)):
+                    (result,) = attacker.call("set_parameters", **parameter_fields(f"sync.{name}", value)).results
+                    assert result.successful, result.reason
             if what != "requests":
                 attacker.start()
             attacker.look()
