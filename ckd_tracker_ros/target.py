@@ -39,13 +39,13 @@ LEAP, IN_SIGHT = 0.5, 1.5
 by no more than so many sizes in a step. Then it is so much likelier, as a logit, than what turns up elsewhere."""
 TRIAL_S, TRIAL_CROPS = 5.0, 2
 """For so long after a target was found again it is looked for elsewhere, too, in so many crops of a step."""
-BETTER, MUCH_BETTER, BETTER_FOR = 0.7, 1.5, 5
-"""What is so much likelier than what was found, as a logit, for so many frames, is the target instead; the second where
-no look-alike is known by its looks, and scores are all that there is to go by."""
 TOLD = 15.0
 """Or until its looks have told: so much likelier the target's than a known look-alike's, as a logit, in the sum over
 the frames, of which none counts for more than `search.MOST_TOLD`. What is lost after that is searched for from where it
 was then, and not from where it was before it was found."""
+BETTER, MUCH_BETTER, BETTER_FOR = 0.7, 1.5, 5
+"""What is so much likelier than what was found, as a logit, for so many frames, is the target instead; the second where
+no look-alike is known by its looks, and scores are all that there is to go by."""
 BESIDE_S = 1.0
 """What is seen beside a target on trial for so many seconds, and is no likelier, is another thing."""
 LEARN_USUAL = 0.05

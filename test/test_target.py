@@ -220,13 +220,9 @@ def test_what_speaks_against_a_target_on_trial_counts_against_what_spoke_for_it(
     unlike = replace(estimate, confidence=0.9, another=-3.0, doubt=1.5)
     target = judge(target, state, unlike, frame, LostSettings())
     assert target.told == 7.5
-    target = judge(
-        judge(target, state, replace(unlike, confidence=0.1), frame, LostSettings()),
-        state,
-        unlike,
-        frame,
-        LostSettings(),
-    )
+    target = judge(target, state, replace(unlike, confidence=0.1), frame, LostSettings())
+    assert not target.on_trial
+    target = judge(target, state, unlike, frame, LostSettings())
     assert target.on_trial and target.told == 6, "a look away changes nothing"
 
 
