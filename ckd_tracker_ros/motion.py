@@ -107,15 +107,40 @@ class Motion:
         """(grid, grid) whether a place is nearer to a look-alike, which was seen there just now, than to where the
         target is expected: what is seen there is the look-alike, unless that goes on. Arguments as `window`.
         """
-        places = (self.rivals[:, :2] - boxes.xywh_to_cxcywh(expected)[:2]) / np.sqrt(np.prod(expected[2:]))
-        claims = (self.rivals[:, 2] >= CLAIM_SCORE) & (self.rivals[:, 4] <= CLAIM_S)
-        claims &= np.linalg.norm(places, axis=1) >= CLAIM_FROM
-        if self.put_off >= PUT_OFF_S or not claims.any():
-            return np.zeros((grid, grid), bool)
         line = ((np.arange(grid) + 0.5) / grid - 0.5) * factor
         cells = np.stack(np.meshgrid(line, line), axis=-1)
-        away = np.linalg.norm(cells[:, :, None] - places[claims], axis=-1).min(axis=-1)
-        return (away < np.linalg.norm(cells, axis=-1)) & (away < CLAIM_REACH)
+        away, off = self._from_claims(cells, expected), np.linalg.norm(cells, axis=-1)
+        return (away < off) & (away < CLAIM_REACH)
+
+    def claims(self, place: NDArray, expected: Box, in_full: bool = False) -> bool:
+        """Whether this is so of one (2,) place x, y in RGB pixels.
+
+        Args:
+            in_full: whether the look-alike has to be just there, and the target far off.
+        """
+        off = (place - boxes.xywh_to_cxcywh(expected)[:2]) / np.sqrt(np.prod(expected[2:]))
+        away, moved = self._from_claims(off, expected), np.linalg.norm(off)
+        if in_full:
+            return bool(away < CLAIM_REACH / 2 and moved > CLAIM_REACH)
+        return bool(away < moved and away < CLAIM_REACH)
+
+    def claims_in(self, box: Box, expected: Box) -> bool:
+        """Whether a look-alike that claims a place is inside a (4,) xywh box."""
+        off = np.abs(self._claiming(expected) - boxes.xywh_to_cxcywh(box)[:2])
+        return bool((off < box[2:] / 2).all(axis=1).any())
+
+    def _claiming(self, expected: Box) -> NDArray[np.float64]:
+        """(N, 2) x and y, RGB pixels, of the look-alikes that claim their places."""
+        off = self.rivals[:, :2] - boxes.xywh_to_cxcywh(expected)[:2]
+        claims = (self.rivals[:, 2] >= CLAIM_SCORE) & (self.rivals[:, 4] <= CLAIM_S) & (self.put_off < PUT_OFF_S)
+        return self.rivals[claims & (np.linalg.norm(off, axis=1) >= CLAIM_FROM * np.sqrt(np.prod(expected[2:]))), :2]
+
+    def _from_claims(self, places: NDArray, expected: Box) -> NDArray[np.float64]:
+        """(...) how far (..., 2) places are from the nearest look-alike that claims one; all in sizes of the target,
+        from where it is expected. Infinite without any."""
+        rivals = self._claiming(expected) - boxes.xywh_to_cxcywh(expected)[:2]
+        rivals = rivals / np.sqrt(np.prod(expected[2:]))
+        return np.linalg.norm(places[..., None, :] - rivals, axis=-1).min(axis=-1, initial=np.inf)
 
     def seen(
         self,
@@ -156,13 +181,16 @@ class Motion:
     def _remembered(self, box: Box, rivals: NDArray, seconds: float) -> NDArray[np.float64]:
         """The look-alikes seen now, and earlier ones that neither they nor the target stand in place of.
 
+        One with a claim is remembered as close to the target as that reaches: two that meet are one peak for a while.
+
         Args:
             seconds: since the last frame.
         """
-        centre, reach = boxes.xywh_to_cxcywh(box)[:2], REACH * float(np.sqrt(np.prod(box[2:])))
-        present = np.concatenate([rivals[:, :2], centre[None]])
-        distances = np.linalg.norm(self.rivals[:, None, :2] - present, axis=-1).min(axis=1)
-        earlier = self.rivals[distances > reach] + np.array([0, 0, 0, 0, seconds])
+        size, earlier = float(np.sqrt(np.prod(box[2:]))), self.rivals + np.array([0, 0, 0, 0, seconds])
+        away = np.linalg.norm(earlier[:, None, :2] - rivals[:, :2], axis=-1).min(axis=1, initial=np.inf)
+        off = np.linalg.norm(earlier[:, :2] - boxes.xywh_to_cxcywh(box)[:2], axis=-1)
+        claims = (earlier[:, 2] >= CLAIM_SCORE) & (earlier[:, 4] <= CLAIM_S)
+        earlier = earlier[(away > REACH * size) & (off > np.where(claims, CLAIM_FROM, REACH) * size)]
         known = np.concatenate([np.column_stack([rivals, np.zeros(len(rivals))]), earlier])
         counting = _counting(known)
         order = np.argsort(-counting, kind="stable")

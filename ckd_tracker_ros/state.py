@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +37,13 @@ class Later:
     Attributes:
         templates: as the engine keeps it.
         present: (M,) bool, the modalities that it was seen with.
+        growth: (2,) how much larger the network reads the target's width and height by it than by the first one, with
+            those modalities, logarithm.
     """
 
     templates: Prepared
     present: NDArray[np.bool_]
+    growth: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ckd_tracker_ros import boxes, search
 from ckd_tracker_ros.calibration import doubted
+from ckd_tracker_ros.contest import SEEN
 from ckd_tracker_ros.frame import Estimate, RgbtFrame
 from ckd_tracker_ros.looks import COUNT
 from ckd_tracker_ros.motion import CLOSE_S, Motion
@@ -18,7 +19,7 @@ from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.settings import LostSettings
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.state import TargetState
-from ckd_tracker_ros.tracker import DOUBTED, SEEN, Tracker
+from ckd_tracker_ros.tracker import DOUBTED, Tracker
 
 
 class Status(IntEnum):
@@ -252,7 +253,8 @@ def _renewed(tracker: Tracker, target: Target, frame: RgbtFrame, settings: LostS
     """
     estimate, motion = target.estimate, target.state.motion
     enough = SURE if target.state.looks.whole else SURE_OF_ONE
-    sure = target.status is Status.TRACKING and not target.trial and estimate.confidence >= enough
+    sure = target.status is Status.TRACKING and not target.trial and not motion.put_off
+    sure = sure and estimate.confidence >= enough
     alone = estimate.second_peak <= ALONE and estimate.doubt <= 0
     # smoke and light change looks; as long as it has met nobody, what is in its place is still itself
     unmet = estimate.second_peak <= IN_COMPANY and estimate.another <= 0 and not motion.crowded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ckd_tracker_ros import boxes, thermal
 from ckd_tracker_ros.calibration import Calibration, doubted
+from ckd_tracker_ros.contest import APART, Contest, at, decide, middles
 from ckd_tracker_ros.crop import (
     LEAST_OTHER,
-    Peak,
     Square,
     cut,
     find_peak,
@@ -44,13 +44,6 @@ CONTINUITY, LIMIT, CHANCE = 2.0, 6.0, 1.0
 another thing can say against that; and how much of that, in one frame, may be chance. What is more speaks against it in
 the frames after, too. Where a look-alike has just been in the same place neither is likelier, and doubts count in full:
 looks are all that is left to tell them apart."""
-APART = 2.0
-"""Cells from the winner from which on something else is not the target itself."""
-UNLIKE_ITSELF = 2.0
-"""By how much more, as a logit, what is where the target should be is doubted than what is where a look-alike was, for
-the target to be the latter after all: the two were mixed up before."""
-SEEN = 0.1
-"""Score from which on something is seen in a place."""
 SUFFICIENT = 0.8
 """Score from which on a target's first appearance finds it without its later one."""
 CLEAR, BESIDE = 0.7, 0.4
@@ -81,8 +74,7 @@ class Tracker:
         self._config = engine.config
         self._window = hann_window(engine.config.search_grid)
         self._no_doubts = np.zeros_like(self._window)
-        line = (np.arange(engine.config.search_grid) + 0.5) / engine.config.search_grid
-        self._cells = np.stack(np.meshgrid(line, line), axis=-1)
+        self._cells = middles(engine.config.search_grid)
         weights = engine.config.calibration
         self._calibration = None if weights is None else Calibration(weights)
 
@@ -123,8 +115,8 @@ class Tracker:
         present = np.ones(modalities, bool)
         template = np.zeros((modalities, config.template_size, config.template_size, 3), np.uint8)
         prepared = self._engine.prepare(template, present, np.full(2, 1 / config.template_factor))
-        readings = len(VIEWS) + (len(_subsets(present)) - 1) * len(VIEWS_OF_SOME)
-        for count in {*self._engine.batches(targets), *([readings] if config.outline else [])}:
+        readings = [sum(_readings(present).values()), len(VIEWS_OF_SOME)] if config.outline else []
+        for count in {*self._engine.batches(targets), *readings}:
             crops = np.zeros((count, modalities, config.search_size, config.search_size, 3), np.uint8)
             self._engine.run([prepared] * count, crops, np.tile(present, (count, 1)))
 
@@ -155,12 +147,19 @@ class Tracker:
             known = known.surrounded(frame, self.settings.registration, checked)
             motion = replace(motion, crowded=CLOSE_S if len(known.others) else 0.0)
         state = TargetState(checked, limits, prepared, motion, {}, known, None, partial, frame.size)
-        return replace(state, outlines=self._outlines(state, frame)) if self._config.outline else state
+        if not self._config.outline:
+            return state
+        return replace(state, outlines=self._outlines(state, frame, _readings(self._present(frame))))
 
     def renew(self, state: TargetState, frame: RgbtFrame) -> TargetState:
         """The state with the target's appearance in this frame, in which it is in `state.box`, beside the first one."""
         seen = self._appearance(state.box, state.limits, frame)
-        return replace(state, recent=Later(self._engine.prepare(seen.crops, seen.present, seen.extent), seen.present))
+        later = Later(self._engine.prepare(seen.crops, seen.present, seen.extent), seen.present)
+        if self._config.outline:
+            alone, views = replace(state, templates=later.templates, recent=None), len(VIEWS_OF_SOME)
+            (own,) = self._outlines(alone, frame, {tuple(seen.present.tolist()): views}).values()
+            later = replace(later, growth=own.growth - state.outline(seen.present).growth)
+        return replace(state, recent=later)
 
     def complete(self, state: TargetState, frame: RgbtFrame) -> TargetState:
         """The state with what its first appearance lacks taken from this frame, in which it is in `state.box`.
@@ -178,7 +177,8 @@ class Tracker:
         state = replace(state, templates=prepared, looks=looks, partial=None if known.present.all() else known)
         if not self._config.outline:
             return state
-        return replace(state, outlines={**self._outlines(state, frame), **state.outlines})
+        outlines = self._outlines(state, frame, _readings(self._present(frame)))
+        return replace(state, outlines={**outlines, **state.outlines})
 
     def step(self, state: TargetState, frame: RgbtFrame) -> tuple[TargetState, Estimate]:
         """Find one target in the next frame. See `step_many`."""
@@ -304,26 +304,33 @@ class Tracker:
         ]
         if again:
             more = self._engine.run([later[number].templates for number in again], crops[again], present[again])
-            for first, second in zip(maps, more):
+            growth = np.array([later[number].growth for number in again], np.float32)
+            seen_as_now = [np.array_equal(later[number].present, present[number]) for number in again]
+            sizes = more.size / np.exp(growth * np.array(seen_as_now)[:, None])[:, :, None, None]
+            for first, second in zip(maps, (more.score, sizes, more.offset)):
                 first[again] = (first[again] + second) / 2
         return maps
 
-    def _outlines(self, state: TargetState, frame: RgbtFrame) -> dict[tuple[bool, ...], Outline]:
-        """How the network reads a target in a frame where its box is known, with all cameras that are present and with
-        each of their subsets: one batch of `outline.VIEWS`."""
+    def _outlines(
+        self, state: TargetState, frame: RgbtFrame, readings: Mapping[tuple[bool, ...], int]
+    ) -> dict[tuple[bool, ...], Outline]:
+        """How the network reads a target in a frame where its box is known: one batch.
+
+        Args:
+            readings: with which modalities, and in how many of `outline.VIEWS`.
+        """
         config, centre = self._config, boxes.xywh_to_cxcywh(state.box)[:2]
-        sets = _subsets(self._present(frame))
         squares = [square_around(box, config.search_factor, config.search_size) for box in views(state.box)]
-        asked = [(of, square) for of in sets for square in squares[: len(VIEWS if of is sets[0] else VIEWS_OF_SOME)]]
+        asked = [(of, square) for of, count in readings.items() for square in squares[:count]]
         present, places = np.array([of for of, _ in asked]), [square for _, square in asked]
         maps = self._run([state] * len(asked), places, frame, present)
-        readings: dict[tuple[bool, ...], list[NDArray]] = {of: [] for of in sets}
+        read: dict[tuple[bool, ...], list[NDArray]] = {of: [] for of in readings}
         for (of, square), *target_maps in zip(asked, *maps):
             off = place_in_image(self._cells, square, config.search_size) - centre
             reach = OWN_CELLS * config.search_size / square.scale / config.search_grid
             near = (np.abs(off) < reach).all(axis=-1).astype(np.float64)
-            readings[of].append(to_image(find_peak(*target_maps, near).box, square, config.search_size))
-        return {of: Outline.between(state.box, read) for of, read in readings.items()}
+            read[of].append(to_image(find_peak(*target_maps, near).box, square, config.search_size))
+        return {of: Outline.between(state.box, found) for of, found in read.items()}
 
     def _expected(self, state: TargetState, frame: RgbtFrame) -> NDArray[np.float64]:
         """(4,) xywh: where a target should be now, its centre inside the image; as published where it was last."""
@@ -364,9 +371,7 @@ class Tracker:
         expected: NDArray[np.float64],
         square: Square,
         frame: RgbtFrame,
-        score: NDArray,
-        size: NDArray,
-        offset: NDArray,
+        *maps: NDArray,
     ) -> tuple[TargetState, Estimate]:
         """What the network's maps say of a target that was expected in a (4,) xywh box."""
         config, motion, looks, doubts = self._config, state.motion, state.looks, self._no_doubts
@@ -375,7 +380,7 @@ class Tracker:
         among = motion.crowded > 0 and told_apart
         outline = state.outline(self._present(frame))
         if config.motion:
-            summits = find_summits(score, size, offset, DOUBTED)
+            summits = find_summits(*maps, DOUBTED)
             summits = summits if len(summits) > 1 else summits[:0]  # one alone is nobody's rival
             places = [outline.corrected(to_image(box, square, config.search_size)) for box in summits[:, :4]]
             read = [looks.read(frame, self.settings.registration, place) for place in places]
@@ -384,11 +389,15 @@ class Tracker:
             crop = config.search_grid, config.search_factor
             window = motion.window(*crop, expected)
             window = window * np.exp(share * (doubts.min() - doubts))
-            claimed = np.zeros_like(window, bool) if among else motion.claimed(*crop, expected)
-            peak, put_off = self._won((score, size, offset), window, claimed, doubts)
+            if among:  # their pixels decide, below
+                peak, put_off, hidden = Contest(find_peak(*maps, window))
+            else:
+                peak, put_off, hidden = decide(maps, window, doubts, motion, expected, square, config.search_size)
         else:
-            peak, put_off = find_peak(score, size, offset, self._window), False
+            peak, put_off, hidden = Contest(find_peak(*maps, self._window))
         found, beside = outline.corrected(to_image(peak.box, square, config.search_size)), None
+        if hidden:
+            found = expected
         if among:
             found, beside = looks.apart(frame, self.settings.registration, found)
         rate = config.size_rate * peak.score**config.size_trust * (CROWDED_RATE if among else 1.0)
@@ -397,7 +406,7 @@ class Tracker:
         doubt = another = 0.0
         if config.motion:
             others = place_in_image(peak.others[:, :2], square, config.search_size)
-            rivals = np.column_stack([others, peak.others[:, 2], _at(doubts, peak.others[:, :2])])
+            rivals = np.column_stack([others, peak.others[:, 2], at(doubts, peak.others[:, :2])])
             if beside is not None:
                 rivals = np.concatenate([[[*beside, peak.score, 0.0]], rivals])
             motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns, put_off, told_apart)
@@ -424,34 +433,13 @@ class Tracker:
             another=another,
             present=self._used(frame),
         )
-        against = _at(doubts, peak.box[:2]) - _at(doubts, peak.second_place)
+        against = at(doubts, peak.box[:2]) - at(doubts, peak.second_place)
         case = float(np.clip(state.case + (another - CHANCE) * (peak.score >= DOUBTED), 0.0, LIMIT))
         continuity = max(0.0, continuity - case)
         if another > continuity:
             against = max(against, min(another, LIMIT) - continuity)
         estimate = replace(estimate, confidence=self.confidence(peak.score, peak.second_score, against))
         return replace(state, box=box, motion=motion, looks=looks, case=case), estimate
-
-    def _won(
-        self, maps: tuple[NDArray, NDArray, NDArray], window: NDArray, claimed: NDArray[np.bool_], doubts: NDArray
-    ) -> tuple[Peak, bool]:
-        """The peak of score, size and offset that is the target, and whether a look-alike's is higher in its place."""
-        peak = find_peak(*maps, window)
-        if not _at(claimed, peak.box[:2]):
-            return peak, False
-        own = find_peak(*maps, np.where(claimed | self._around(peak), 0.0, window))
-        if own.score < SEEN:  # the view may have jumped, and both with it
-            own = find_peak(*maps, np.where(claimed, 0.0, window))
-        elsewhere = np.abs(own.box[:2] - peak.box[:2]).max() > APART / len(window)
-        if elsewhere and _at(doubts, own.box[:2]) - _at(doubts, peak.box[:2]) < UNLIKE_ITSELF:
-            return own, True
-        return peak, False
-
-    def _around(self, peak: Peak) -> NDArray[np.bool_]:
-        """(F, F) which cells show what is in a peak rather than what is in the middle of the crop."""
-        off = self._cells - peak.box[:2]
-        nearer = np.linalg.norm(off, axis=-1) < np.linalg.norm(self._cells - 0.5, axis=-1)
-        return nearer & (np.abs(off).max(axis=-1) <= APART / len(self._cells))
 
     def _nearest(self, summits: NDArray[np.float64], doubts: Sequence[float]) -> NDArray[np.float64]:
         """(F, F), for each cell of the maps the doubt of the nearest of (N, 5) summits, N of them; 0 without any."""
@@ -461,15 +449,11 @@ class Tracker:
         return np.array(doubts)[np.linalg.norm(off, axis=-1).argmin(axis=-1)]
 
 
-def _subsets(present: NDArray[np.bool_]) -> list[tuple[bool, ...]]:
-    """Every choice of some of these (M,) modalities, all of them first."""
-    return [of for of in itertools.product(*[(True, False) if p else (False,) for p in present]) if any(of)]
-
-
-def _at(cells: NDArray[np.float64], places: NDArray) -> NDArray[np.float64]:
-    """(...) values of an (F, F) map at (..., 2) places x, y in units of the crop."""
-    columns, rows = np.moveaxis(np.clip((places * len(cells)).astype(int), 0, len(cells) - 1), -1, 0)
-    return cells[rows, columns]
+def _readings(present: NDArray[np.bool_]) -> dict[tuple[bool, ...], int]:
+    """Every choice of some of these (M,) modalities, all of them first, and in how many of `outline.VIEWS` a target is
+    read with it."""
+    sets = [of for of in itertools.product(*[(True, False) if p else (False,) for p in present]) if any(of)]
+    return {of: len(VIEWS_OF_SOME if number else VIEWS) for number, of in enumerate(sets)}
 
 
 def check_box(box: ArrayLike, image_size: tuple[int, int], min_size: float) -> NDArray[np.float64]:

@@ -394,6 +394,32 @@ def test_a_second_template_has_half_a_say_where_the_first_does_not_suffice(track
     assert score(of_rgb, blind) == score(alone, blind) != score(state, blind), "it was not seen by that camera then"
 
 
+def test_a_second_template_reads_sizes_as_the_first_does(tracker):
+    """Each makes the network end a target elsewhere: how it did is measured where the template is taken."""
+    scene = Scene(SceneConfig(frames=4, distractors=0), seed=5)
+    frame, box = scene.frame(0), scene.boxes(0)[0]
+    state = tracker.start(frame, box)
+    narrow = boxes.cxcywh_to_xywh(boxes.xywh_to_cxcywh(box) * (1, 1, 0.8, 1))
+    state = tracker.renew(replace(state, box=narrow), frame)
+    assert np.abs(state.recent.growth).max() > 0.01
+    faint = replace(frame, images=tuple(replace(i, pixels=cv2.blur(i.pixels, (31, 31))) for i in frame.images))
+
+    def size(of: TargetState) -> np.ndarray:
+        seen = tracker.look([of], [[box]], faint)[1][0]
+        assert DOUBTED < seen.scores[0] < SUFFICIENT
+        return seen.boxes[0, 2:]
+
+    first = size(replace(state, recent=None))
+    uncorrected = size(replace(state, recent=replace(state.recent, growth=np.zeros(2))))
+    second = 2 * uncorrected - first
+    np.testing.assert_allclose(size(state), (first + second / np.exp(state.recent.growth)) / 2, rtol=0.01)
+    assert np.abs(size(state) / uncorrected - 1).max() > 0.005
+    of_rgb = replace(state.recent, present=np.array([True, False]))
+    np.testing.assert_allclose(
+        size(replace(state, recent=of_rgb)), uncorrected, rtol=1e-4, err_msg="read with another camera"
+    )
+
+
 def test_what_may_be_another_thing_is_no_second_template(judged, tracker):
     frame, start, state, estimate = judged
     sure = replace(estimate, confidence=0.99, second_peak=0.0, doubt=0.0)

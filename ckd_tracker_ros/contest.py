@@ -1,0 +1,101 @@
+"""Whose peak it is, where a look-alike may be near: the target's, or that of what claims the place (`Motion.claims`).
+
+Two that stand a width apart have a peak each, which change places as the higher one from frame to frame. Closer
+together they are one peak for a while, of a box around both or of the look-alike's. The target is then where it was
+expected to be: what was seen was not it, or not it alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckd_tracker_ros import boxes
+from ckd_tracker_ros.crop import Peak, Square, find_peak, to_image
+from ckd_tracker_ros.motion import Motion
+
+SEEN = 0.1
+"""Score from which on something is seen in a place."""
+APART = 2.0
+"""Cells from the winner from which on something else is not the target itself."""
+UNLIKE_ITSELF = 2.0
+"""By how much more, as a logit, what is where the target should be is doubted than what is where a look-alike was, for
+the target to be the latter after all: the two were mixed up before."""
+AROUND_BOTH = 1.2
+"""A box that is so much wider or higher in one step, and has a look-alike's place in it, is around both."""
+
+
+class Contest(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        peak: that is believed to be the target's, or to hide it.
+        put_off: whether a higher one, or all that is seen, was not believed to be the target's.
+        hidden: whether the target was not seen apart from a look-alike: it is where it was expected.
+    """
+
+    peak: Peak
+    put_off: bool = False
+    hidden: bool = False
+
+
+def decide(
+    maps: tuple[NDArray, NDArray, NDArray],
+    window: NDArray[np.float64],
+    doubts: NDArray[np.float64],
+    motion: Motion,
+    expected: NDArray[np.float64],
+    square: Square,
+    crop_size: int,
+) -> Contest:
+    """Which peak is the target's.
+
+    Args:
+        maps: score (1, F, F), size and offset (2, F, F) of a search crop.
+        window: (F, F) weights of the scores.
+        doubts: (F, F) by how much, as a logit, what is in each cell is not the target by its looks.
+        motion: of the target.
+        expected: (4,) xywh, RGB pixels, where the target should be: the middle of the crop.
+        square: that was cut out.
+        crop_size: side of the crop in pixels.
+    """
+    peak, grid = find_peak(*maps, window), len(window)
+    box = to_image(peak.box, square, crop_size)
+    place = boxes.xywh_to_cxcywh(box)[:2]
+    both = bool((box[2:] / expected[2:]).max() >= AROUND_BOTH) and motion.claims_in(box, expected)
+    if not (both or motion.claims(place, expected)):
+        return Contest(peak)
+    claimed = motion.claimed(grid, square.side / np.sqrt(np.prod(expected[2:])), expected)
+    own = find_peak(*maps, np.where(claimed | _of(peak, grid), 0.0, window))
+    jumped = own.score < SEEN  # the view may have, and both with it
+    if jumped:
+        own = find_peak(*maps, np.where(claimed, 0.0, window))
+    off = np.abs(own.box[:2] - peak.box[:2]).max()
+    a_summit = (np.abs(peak.others[:, :2] - own.box[:2]).max(axis=1) <= 0.5 / grid).any()
+    if off > APART / grid or a_summit:
+        unlike = at(doubts, own.box[:2]) - at(doubts, peak.box[:2])
+        return Contest(own, put_off=True) if unlike < UNLIKE_ITSELF else Contest(peak)
+    hidden = both or not jumped and motion.claims(place, expected, in_full=True)
+    return Contest(peak, hidden, hidden)
+
+
+def at(cells: NDArray[np.float64], places: NDArray) -> NDArray[np.float64]:
+    """(...) values of an (F, F) map at (..., 2) places x, y in units of the crop."""
+    columns, rows = np.moveaxis(np.clip((places * len(cells)).astype(int), 0, len(cells) - 1), -1, 0)
+    return cells[rows, columns]
+
+
+def middles(grid: int) -> NDArray[np.float64]:
+    """(F, F, 2) x and y of the middle of each cell, in units of the crop."""
+    line = (np.arange(grid) + 0.5) / grid
+    return np.stack(np.meshgrid(line, line), axis=-1)
+
+
+def _of(peak: Peak, grid: int) -> NDArray[np.bool_]:
+    """(F, F) which cells show what is in a peak rather than what is in the middle of the crop."""
+    cells = middles(grid)
+    off = cells - peak.box[:2]
+    nearer = np.linalg.norm(off, axis=-1) < np.linalg.norm(cells - 0.5, axis=-1)
+    return nearer & (np.abs(off).max(axis=-1) <= APART / grid)
