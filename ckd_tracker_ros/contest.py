@@ -23,8 +23,9 @@ APART = 2.0
 UNLIKE_ITSELF = 2.0
 """By how much more, as a logit, what is where the target should be is doubted than what is where a look-alike was, for
 the target to be the latter after all: the two were mixed up before."""
-AROUND_BOTH = 1.2
-"""A box that is so much wider or higher in one step, and has a look-alike's place in it, is around both."""
+AROUND_BOTH, COMPARABLE = 1.2, 0.5
+"""A box that is so much wider or higher in one step, and has a look-alike's place in it, whose score was at least such
+a share of its own, is around both."""
 
 
 class Contest(NamedTuple):
@@ -64,7 +65,8 @@ def decide(
     peak, grid = find_peak(*maps, window), len(window)
     box = to_image(peak.box, square, crop_size)
     place = boxes.xywh_to_cxcywh(box)[:2]
-    both = bool((box[2:] / expected[2:]).max() >= AROUND_BOTH) and motion.claims_in(box, expected)
+    wider = bool((box[2:] / expected[2:]).max() >= AROUND_BOTH)
+    both = wider and motion.claims_in(box, expected, COMPARABLE * peak.score)
     if not (both or motion.claims(place, expected)):
         return Contest(peak)
     claimed = motion.claimed(grid, square.side / np.sqrt(np.prod(expected[2:])), expected)

@@ -43,6 +43,8 @@ CLAIM_SCORE, CLAIM_S = 0.1, 0.2
 """A look-alike that scored so much, so many seconds ago at most, claims what is seen in its place."""
 CLAIM_FROM, CLAIM_REACH = 0.3, 0.5
 """From how far on from where the target should be, and how far around itself, in sizes of the target."""
+MERGED_S = 0.6
+"""So many seconds after one was seen by itself it may still be in a box that is around both."""
 PUT_OFF_S = 0.6
 """For so long, in seconds, what scores higher in a claimed place than the target in its own is not the target; and for
 as long as it is not believed, or on trial: then a search says where else it is."""
@@ -124,15 +126,18 @@ class Motion:
             return bool(away < CLAIM_REACH / 2 and moved > CLAIM_REACH)
         return bool(away < moved and away < CLAIM_REACH)
 
-    def claims_in(self, box: Box, expected: Box) -> bool:
-        """Whether a look-alike that claims a place is inside a (4,) xywh box."""
-        off = np.abs(self._claiming(expected) - boxes.xywh_to_cxcywh(box)[:2])
+    def claims_in(self, box: Box, expected: Box, least: float = CLAIM_SCORE) -> bool:
+        """Whether a look-alike that was seen lately, with such a score at least, is inside a (4,) xywh box."""
+        off = np.abs(self._claiming(expected, MERGED_S, least) - boxes.xywh_to_cxcywh(box)[:2])
         return bool((off < box[2:] / 2).all(axis=1).any())
 
-    def _claiming(self, expected: Box) -> NDArray[np.float64]:
-        """(N, 2) x and y, RGB pixels, of the look-alikes that claim their places."""
+    def _claiming(self, expected: Box, seconds: float = CLAIM_S, least: float = CLAIM_SCORE) -> NDArray[np.float64]:
+        """(N, 2) x and y, RGB pixels, of the look-alikes that claim their places: seen so many seconds ago at most, with
+        such a score at least."""
         off = self.rivals[:, :2] - boxes.xywh_to_cxcywh(expected)[:2]
-        claims = (self.rivals[:, 2] >= CLAIM_SCORE) & (self.rivals[:, 4] <= CLAIM_S) & (self.put_off < PUT_OFF_S)
+        claims = (
+            (self.rivals[:, 2] >= max(least, CLAIM_SCORE)) & (self.rivals[:, 4] <= seconds) & (self.put_off < PUT_OFF_S)
+        )
         return self.rivals[claims & (np.linalg.norm(off, axis=1) >= CLAIM_FROM * np.sqrt(np.prod(expected[2:]))), :2]
 
     def _from_claims(self, places: NDArray, expected: Box) -> NDArray[np.float64]:
@@ -181,7 +186,7 @@ class Motion:
     def _remembered(self, box: Box, rivals: NDArray, seconds: float) -> NDArray[np.float64]:
         """The look-alikes seen now, and earlier ones that neither they nor the target stand in place of.
 
-        One with a claim is remembered as close to the target as that reaches: two that meet are one peak for a while.
+        One that claims a place is remembered close to the target, too: two that meet are one peak for a while.
 
         Args:
             seconds: since the last frame.
@@ -189,7 +194,7 @@ class Motion:
         size, earlier = float(np.sqrt(np.prod(box[2:]))), self.rivals + np.array([0, 0, 0, 0, seconds])
         away = np.linalg.norm(earlier[:, None, :2] - rivals[:, :2], axis=-1).min(axis=1, initial=np.inf)
         off = np.linalg.norm(earlier[:, :2] - boxes.xywh_to_cxcywh(box)[:2], axis=-1)
-        claims = (earlier[:, 2] >= CLAIM_SCORE) & (earlier[:, 4] <= CLAIM_S)
+        claims = (earlier[:, 2] >= CLAIM_SCORE) & (earlier[:, 4] <= MERGED_S)
         earlier = earlier[(away > REACH * size) & (off > np.where(claims, CLAIM_FROM, REACH) * size)]
         known = np.concatenate([np.column_stack([rivals, np.zeros(len(rivals))]), earlier])
         counting = _counting(known)

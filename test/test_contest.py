@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ckd_tracker_ros import boxes
-from ckd_tracker_ros.contest import AROUND_BOTH, UNLIKE_ITSELF, at, decide, middles
+from ckd_tracker_ros.contest import AROUND_BOTH, COMPARABLE, UNLIKE_ITSELF, at, decide, middles
 from ckd_tracker_ros.crop import square_around
-from ckd_tracker_ros.motion import CLAIM_S, Motion
+from ckd_tracker_ros.motion import CLAIM_S, MERGED_S, Motion
 
 GRID, FACTOR, SIDE = 12, 4.0, 192
 BOX = np.array([270.0, 200.0, 60.0, 60.0])
@@ -71,7 +71,7 @@ def test_a_peak_of_its_own_is_the_target_however_near():
         pytest.param(6, 1.5, 35, 0.0, True, id="around both"),
         pytest.param(6, AROUND_BOTH - 0.05, 35, 0.0, False, id="hardly wider: it has moved"),
         pytest.param(6, 1.5, 70, 0.0, False, id="nobody else is in it"),
-        pytest.param(6, 1.5, 35, CLAIM_S + 0.1, False, id="it was seen too long ago"),
+        pytest.param(6, 1.5, 35, MERGED_S + 0.1, False, id="it was seen too long ago"),
         pytest.param(7, 1.0, 45, 0.0, True, id="that of the other one"),
         pytest.param(7, 1.0, 60, 0.0, False, id="between the two: it may have moved"),
     ],
@@ -80,6 +80,13 @@ def test_of_two_that_are_one_peak_the_target_is_where_it_was_expected(peak, wide
     shown = maps((peak, 0.6), (peak - 1, 0.2), wide=wide, shift=0.9 if peak == 7 else 0.5)
     won = decide(shown, EVERYWHERE, NO_DOUBTS, rival(right, seconds), BOX, SQUARE, SIDE)
     assert column(won) == peak and (won.hidden, won.put_off) == (hidden, hidden)
+
+
+def test_a_box_is_not_around_both_where_the_other_one_was_much_fainter():
+    shown, other = maps((6, 0.6), wide=1.5), rival(35)
+    for score, hidden in ((COMPARABLE * 0.6 + 0.01, True), (COMPARABLE * 0.6 - 0.01, False)):
+        other.rivals[0, 2] = score
+        assert decide(shown, EVERYWHERE, NO_DOUBTS, other, BOX, SQUARE, SIDE).hidden == hidden
 
 
 def test_values_of_a_map_are_those_of_the_cells():

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.engine import create
 from ckd_tracker_ros.frame import Image, RgbtFrame
-from ckd_tracker_ros.motion import CLAIM_S, CLOSE_S, LONGEST_S, MOST_RIVALS, NEAREST, PUT_OFF_S, STEP_S, WIDEST, Motion
+from ckd_tracker_ros.motion import (
+    CLAIM_S,
+    CLOSE_S,
+    LONGEST_S,
+    MERGED_S,
+    MOST_RIVALS,
+    NEAREST,
+    PUT_OFF_S,
+    STEP_S,
+    WIDEST,
+    Motion,
+)
 from ckd_tracker_ros.network.student import Student
 from ckd_tracker_ros.synthetic import Scene, SceneConfig
 from ckd_tracker_ros.tracker import Tracker
@@ -169,7 +180,7 @@ def test_what_claims_a_place_near_the_target_is_not_forgotten_when_both_are_one_
     while len(motion.rivals):
         steps += 1
         motion = motion.seen(BOX, BOX, 1.0, NO_RIVAL, (steps + 1) * STEP_NS)[0]
-    assert steps == (pytest.approx(CLAIM_S / STEP_S, abs=1.01) if remembered else 1), "as long as it claims it"
+    assert steps == (pytest.approx(MERGED_S / STEP_S, abs=1.01) if remembered else 1)
 
 
 @given(
