@@ -132,13 +132,13 @@ class Motion:
         return bool((off < box[2:] / 2).all(axis=1).any())
 
     def _claiming(self, expected: Box, seconds: float = CLAIM_S, least: float = CLAIM_SCORE) -> NDArray[np.float64]:
-        """(N, 2) x and y, RGB pixels, of the look-alikes that claim their places: seen so many seconds ago at most, with
-        such a score at least."""
-        off = self.rivals[:, :2] - boxes.xywh_to_cxcywh(expected)[:2]
-        claims = (
-            (self.rivals[:, 2] >= max(least, CLAIM_SCORE)) & (self.rivals[:, 4] <= seconds) & (self.put_off < PUT_OFF_S)
-        )
-        return self.rivals[claims & (np.linalg.norm(off, axis=1) >= CLAIM_FROM * np.sqrt(np.prod(expected[2:]))), :2]
+        """(N, 2) x and y, RGB pixels, of the look-alikes that claim their places: not put off for too long, seen so many
+        seconds ago at most, with such a score at least."""
+        if self.put_off >= PUT_OFF_S:
+            return np.zeros((0, 2))
+        away = np.linalg.norm(self.rivals[:, :2] - boxes.xywh_to_cxcywh(expected)[:2], axis=1)
+        claims = (self.rivals[:, 2] >= max(least, CLAIM_SCORE)) & (self.rivals[:, 4] <= seconds)
+        return self.rivals[claims & (away >= CLAIM_FROM * np.sqrt(np.prod(expected[2:]))), :2]
 
     def _from_claims(self, places: NDArray, expected: Box) -> NDArray[np.float64]:
         """(...) how far (..., 2) places are from the nearest look-alike that claims one; all in sizes of the target,
