@@ -132,8 +132,8 @@ class Motion:
         return bool((off < box[2:] / 2).all(axis=1).any())
 
     def _claiming(self, expected: Box, seconds: float = CLAIM_S, least: float = CLAIM_SCORE) -> NDArray[np.float64]:
-        """(N, 2) x and y, RGB pixels, of the look-alikes that claim their places: not put off for too long, seen so many
-        seconds ago at most, with such a score at least."""
+        """(N, 2) x and y, RGB pixels, of the look-alikes that claim a place: seen so many seconds ago at most, with
+        such a score at least, and not put off for too long."""
         if self.put_off >= PUT_OFF_S:
             return np.zeros((0, 2))
         away = np.linalg.norm(self.rivals[:, :2] - boxes.xywh_to_cxcywh(expected)[:2], axis=1)
