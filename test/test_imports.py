@@ -55,6 +55,7 @@ GEOMETRY = {
     "settings",
     "pairing",
     "motion",
+    "contest",
     "outline",
     "looks",
     "pattern",
