@@ -149,8 +149,8 @@ class Peak:
         second_score: largest score before the window outside the winner's 3 x 3 neighbourhood (0 if there is none).
         second_distance: between the two cells, in units of the crop.
         second_place: (2,) x and y of the middle of that second cell, in units of the crop.
-        others: (N, 3) centre x and y in units of the crop, and score before the window, of the cells outside that
-            neighbourhood that score at least `LEAST_OTHER` and no less than the cells around them.
+        others: (N, 3) centre x and y of the box in units of the crop, and score before the window, of the cells outside
+            that neighbourhood that score at least `LEAST_OTHER` and no less than the cells around them.
     """
 
     box: NDArray[np.float64]
@@ -188,8 +188,14 @@ def find_peak(score: NDArray, size: NDArray, offset: NDArray, window: NDArray) -
         float(others[other_row, other_column]),
         math.hypot(other_row - row, other_column - column) / grid,
         (np.array([other_column, other_row]) + 0.5) / grid,
-        np.column_stack([(summits[:, ::-1] + 0.5) / grid, others[tuple(summits.T)]]),
+        np.column_stack([meant(offset)[tuple(summits.T)], others[tuple(summits.T)]]),
     )
+
+
+def meant(offset: NDArray) -> NDArray[np.float64]:
+    """(F, F, 2) centre x and y, in units of the crop, of the box that each cell stands for: offset (2, F, F)."""
+    grid = offset.shape[-1]
+    return (np.moveaxis(offset, 0, -1) + np.stack(np.meshgrid(*[np.arange(grid)] * 2), axis=-1)) / grid
 
 
 def find_summits(score: NDArray, size: NDArray, offset: NDArray, least: float) -> NDArray[np.float64]:

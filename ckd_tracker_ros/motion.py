@@ -105,26 +105,20 @@ class Motion:
         far = FAR * (1 - taken) ** 2
         return far + (1 - far) * near
 
-    def claimed(self, grid: int, factor: float, expected: Box) -> NDArray[np.bool_]:
-        """(grid, grid) whether a place is nearer to a look-alike, which was seen there just now, than to where the
-        target is expected: what is seen there is the look-alike, unless that goes on. Arguments as `window`.
-        """
-        line = ((np.arange(grid) + 0.5) / grid - 0.5) * factor
-        cells = np.stack(np.meshgrid(line, line), axis=-1)
-        away, off = self._from_claims(cells, expected), np.linalg.norm(cells, axis=-1)
-        return (away < off) & (away < CLAIM_REACH)
-
-    def claims(self, place: NDArray, expected: Box, in_full: bool = False) -> bool:
-        """Whether this is so of one (2,) place x, y in RGB pixels.
+    def claims(self, places: NDArray, expected: Box, in_full: bool = False) -> NDArray[np.bool_]:
+        """(...) whether (..., 2) places x, y in RGB pixels are nearer to a look-alike, which was seen there just now,
+        than to where the target is expected, in a (4,) xywh box: what is seen there is it, unless that goes on.
 
         Args:
             in_full: whether the look-alike has to be just there, and the target far off.
         """
-        off = (place - boxes.xywh_to_cxcywh(expected)[:2]) / np.sqrt(np.prod(expected[2:]))
-        away, moved = self._from_claims(off, expected), np.linalg.norm(off)
+        size = np.sqrt(np.prod(expected[2:]))
+        rivals = self._claiming(expected)
+        away = np.linalg.norm(places[..., None, :] - rivals, axis=-1).min(axis=-1, initial=np.inf) / size
+        moved = np.linalg.norm(places - boxes.xywh_to_cxcywh(expected)[:2], axis=-1) / size
         if in_full:
-            return bool(away < CLAIM_REACH / 2 and moved > CLAIM_REACH)
-        return bool(away < moved and away < CLAIM_REACH)
+            return (away < CLAIM_REACH / 2) & (moved > CLAIM_REACH)
+        return (away < moved) & (away < CLAIM_REACH)
 
     def claims_in(self, box: Box, expected: Box, least: float = CLAIM_SCORE) -> bool:
         """Whether a look-alike that was seen lately, with such a score at least, is inside a (4,) xywh box."""
@@ -140,13 +134,6 @@ class Motion:
         claims = (self.rivals[:, 2] >= max(least, CLAIM_SCORE)) & (self.rivals[:, 4] <= seconds)
         return self.rivals[claims & (away >= CLAIM_FROM * np.sqrt(np.prod(expected[2:]))), :2]
 
-    def _from_claims(self, places: NDArray, expected: Box) -> NDArray[np.float64]:
-        """(...) how far (..., 2) places are from the nearest look-alike that claims one; all in sizes of the target,
-        from where it is expected. Infinite without any."""
-        rivals = self._claiming(expected) - boxes.xywh_to_cxcywh(expected)[:2]
-        rivals = rivals / np.sqrt(np.prod(expected[2:]))
-        return np.linalg.norm(places[..., None, :] - rivals, axis=-1).min(axis=-1, initial=np.inf)
-
     def seen(
         self,
         expected: Box,
@@ -161,7 +148,7 @@ class Motion:
 
         Args:
             rivals: (N, 4) what scores high elsewhere, the first four columns of `rivals`.
-            put_off: whether something scored higher in a place that is `claimed`.
+            put_off: whether something scored higher in a place that is claimed, see `claims`.
             told_apart: whether pixels tell the target from a look-alike that overlaps it.
 
         Returns:

@@ -222,7 +222,7 @@ def update(
     distances = np.linalg.norm(centres - middle[:2], axis=1) / size
     too_far, unlikely = distances > reach(age), distances > likely_reach(state, age, image_size)
     if search.found is not None:
-        goes_on = np.array([_same(box, search.found) for box in single.boxes], bool)
+        goes_on = np.array([same(box, search.found) for box in single.boxes], bool)
         unlikely &= ~goes_on  # it has come from where the target may be
         if len(known):  # and was no look-alike: none has come into its place from far since
             away = np.linalg.norm(centres - known[owner, PLACE], axis=1) > look_alikes.NOISE * size
@@ -324,7 +324,7 @@ def weigh(
         unseen = search.unseen + seconds
         return replace(search, unseen=unseen) if unseen < BLINK_S else search.without_found()
     box = free.boxes[0]
-    again = search.found is not None and _same(box, search.found)
+    again = search.found is not None and same(box, search.found)
     confirmed = search.confirmed * again + weight if weight else 0.0
     refuted = search.refuted * again + 1 if bad else 0
     if refuted >= REFUTE:
@@ -336,7 +336,7 @@ def weigh(
     return replace(search, found=box, unseen=0.0, **counts)
 
 
-def _same(box: Box, before: Box) -> bool:
+def same(box: Box, before: Box) -> bool:
     """Whether two (4,) xywh boxes, of one frame and the next, may be of one thing."""
     off = boxes.xywh_to_cxcywh(box)[:2] - boxes.xywh_to_cxcywh(before)[:2]
     return bool(np.linalg.norm(off) <= SAME * math.sqrt(before[2] * before[3]))

@@ -38,7 +38,7 @@ class Later:
         templates: as the engine keeps it.
         present: (M,) bool, the modalities that it was seen with.
         growth: (2,) how much larger the network reads the target's width and height by it than by the first one, with
-            those modalities, logarithm.
+            those modalities, logarithm, as far as that is taken off again (`tracker.LATER_GROWTH`).
     """
 
     templates: Prepared

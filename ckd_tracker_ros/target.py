@@ -371,7 +371,10 @@ def _found(
             plan = search.is_another(plan, target.box, target.estimate.peak, target.estimate.doubt)
         # where a look-alike is near, it may have been found, or both: it is judged as where two have met
         met = told_apart and search.beside_another(plan, plan.found)
-        motion = Motion(frame.stamp_ns, rivals=plan.rivals, crowded=CLOSE_S if met else 0.0)
+        motion = Motion(frame.stamp_ns, rivals=plan.rivals)
+        if target.status is Status.LOST and search.same(plan.found, target.box):
+            motion = target.state.motion  # the tracker held on to it, and knows how it moves and what is near it
+        motion = replace(motion, crowded=max(motion.crowded, CLOSE_S if met else 0.0))
         state = replace(believed, box=plan.found, motion=motion, case=0.0)
         estimate = replace(
             target.estimate,

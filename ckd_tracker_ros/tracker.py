@@ -37,6 +37,9 @@ from ckd_tracker_ros.thermal import Limits
 
 DOUBTED = 0.3
 """Score from which on it is looked at which colours and which heat something has."""
+LATER_GROWTH = 0.5
+"""Share of what a later template adds to boxes that is taken away again: it is measured by a box that is not known, but
+was found, and whose errors would stay."""
 SHARE = 0.5
 """Of a doubt, between places of one search crop, where the target has just been: it may have turned."""
 CONTINUITY, LIMIT, CHANCE = 2.0, 6.0, 1.0
@@ -158,7 +161,7 @@ class Tracker:
         if self._config.outline:
             alone, views = replace(state, templates=later.templates, recent=None), len(VIEWS_OF_SOME)
             (own,) = self._outlines(alone, frame, {tuple(seen.present.tolist()): views}).values()
-            later = replace(later, growth=own.growth - state.outline(seen.present).growth)
+            later = replace(later, growth=LATER_GROWTH * (own.growth - state.outline(seen.present).growth))
         return replace(state, recent=later)
 
     def complete(self, state: TargetState, frame: RgbtFrame) -> TargetState:
@@ -390,13 +393,14 @@ class Tracker:
             window = motion.window(*crop, expected)
             window = window * np.exp(share * (doubts.min() - doubts))
             if among:  # their pixels decide, below
-                peak, put_off, hidden = Contest(find_peak(*maps, window))
+                contest = Contest.won_by(find_peak(*maps, window))
             else:
-                peak, put_off, hidden = decide(maps, window, doubts, motion, expected, square, config.search_size)
+                contest = decide(maps, window, doubts, motion, expected, square, config.search_size)
         else:
-            peak, put_off, hidden = Contest(find_peak(*maps, self._window))
+            contest = Contest.won_by(find_peak(*maps, self._window))
+        peak, others = contest.peak, contest.others
         found, beside = outline.corrected(to_image(peak.box, square, config.search_size)), None
-        if hidden:
+        if contest.hidden:
             found = expected
         if among:
             found, beside = looks.apart(frame, self.settings.registration, found)
@@ -405,11 +409,11 @@ class Tracker:
         box = boxes.clip(box, *frame.size, self.settings.min_box_size)
         doubt = another = 0.0
         if config.motion:
-            others = place_in_image(peak.others[:, :2], square, config.search_size)
-            rivals = np.column_stack([others, peak.others[:, 2], at(doubts, peak.others[:, :2])])
+            places = place_in_image(others[:, :2], square, config.search_size)
+            rivals = np.column_stack([places, others[:, 2], at(doubts, others[:, :2])])
             if beside is not None:
                 rivals = np.concatenate([[[*beside, peak.score, 0.0]], rivals])
-            motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns, put_off, told_apart)
+            motion, box = motion.seen(expected, box, peak.score, rivals, frame.stamp_ns, contest.put_off, told_apart)
             box = boxes.clip(box, *frame.size, self.settings.min_box_size)
             seen = looks.read(frame, self.settings.registration, box)
             doubt, another = looks.doubt(seen, frame.stamp_ns, peak.score), looks.another(seen, frame.stamp_ns)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ckd_tracker_ros import boxes
 from ckd_tracker_ros.engine import create
@@ -145,26 +146,33 @@ def test_a_look_alike_that_overlaps_the_target_may_be_mistaken_for_it_for_a_seco
     assert steps in (30, 31)
 
 
+def claimed(motion: Motion) -> NDArray[np.bool_]:
+    """(12, 12) of the cells of a search crop around `BOX`: whether a look-alike claims what is in their middles."""
+    x, y = boxes.xywh_to_cxcywh(BOX)[:2]
+    cells = (np.arange(12) - 5.5) * np.sqrt(np.prod(BOX[2:])) / 3
+    return motion.claims(np.stack(np.meshgrid(x + cells, y + cells), axis=-1), BOX)
+
+
 def test_what_is_seen_where_a_look_alike_was_just_seen_is_that_for_a_while():
     centre, size = boxes.xywh_to_cxcywh(BOX)[:2], np.sqrt(np.prod(BOX[2:]))
     beside = np.array([[*(centre + (size, 0)), 0.8, 0.0]])
     motion = Motion(0).seen(BOX, BOX, 1.0, beside, STEP_NS)[0]
-    claimed = motion.claimed(12, 4.0, BOX)
-    rows, columns = np.nonzero(claimed)
-    assert claimed[5, 8] and columns.min() == 8 and columns.max() == 9 and rows.min() >= 4 and rows.max() <= 7
+    cells = claimed(motion)
+    rows, columns = np.nonzero(cells)
+    assert cells[5, 8] and columns.min() == 8 and columns.max() == 9 and rows.min() >= 4 and rows.max() <= 7
     near = np.array([[*(centre + (0.2 * size, 0)), 0.8, 0.0]])
     for rivals in (near, beside * (1, 1, 0.1, 1), NO_RIVAL):
-        assert not Motion(0).seen(BOX, BOX, 1.0, rivals, STEP_NS)[0].claimed(12, 4.0, BOX).any()
+        assert not claimed(Motion(0).seen(BOX, BOX, 1.0, rivals, STEP_NS)[0]).any()
     steps = 0
-    while motion.claimed(12, 4.0, BOX).any():
+    while claimed(motion).any():
         steps += 1
         motion = motion.seen(BOX, BOX, 0.3, beside, (steps + 1) * STEP_NS, put_off=True)[0]
     assert steps == pytest.approx(PUT_OFF_S / STEP_S, abs=1), "it goes on: it is the target"
     motion = motion.seen(BOX, BOX, 0.3, beside, (steps + 2) * STEP_NS)[0]
-    assert motion.claimed(12, 4.0, BOX).any(), "and the next time it is put off again"
+    assert claimed(motion).any(), "and the next time it is put off again"
     for later in range(round(CLAIM_S / STEP_S) + 1):
         motion = motion.seen(BOX, BOX, 1.0, NO_RIVAL, (steps + 3 + later) * STEP_NS)[0]
-    assert len(motion.rivals) and not motion.claimed(12, 4.0, BOX).any(), "it has not been seen lately"
+    assert len(motion.rivals) and not claimed(motion).any(), "it has not been seen lately"
 
 
 def test_a_place_is_claimed_by_what_is_nearer_to_it_than_the_target():

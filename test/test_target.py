@@ -13,7 +13,7 @@ from ckd_tracker_ros import boxes, look_alikes, search
 from ckd_tracker_ros import target as target_module
 from ckd_tracker_ros.frame import Image, RgbtFrame
 from ckd_tracker_ros.looks import Looks
-from ckd_tracker_ros.motion import CLOSE_S
+from ckd_tracker_ros.motion import CLOSE_S, WIDEST
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.state import TargetState
@@ -293,6 +293,25 @@ def test_something_else_turns_up_while_a_target_is_faint(judged, tracker, in_sig
             target = target_module._found(tracker, lost, target, believed, plan, turned_up, (), frame, LostSettings())
     assert (target.status is L) == in_sight
     np.testing.assert_allclose(target.search.found if in_sight else target.box, start.box if in_sight else elsewhere)
+
+
+@pytest.mark.parametrize(("away", "goes_on"), [(0.3, True), (2.0, False)])
+def test_what_is_found_where_the_tracker_held_on_to_it_moves_on_as_it_did(judged, tracker, away, goes_on):
+    frame, start, _, estimate = judged
+    rival = np.array([[*(start.box[:2] + start.box[2:]), 0.5, 0.0, 0.1]])
+    moving = replace(start, motion=replace(start.motion, velocity=np.array([30.0, 0.0]), spread=0.4, rivals=rival))
+    x, y, *_ = boxes.xywh_to_cxcywh(start.box)
+    there = boxes.cxcywh_to_xywh(np.array([x + away * np.sqrt(np.prod(start.box[2:])), y, *start.box[2:]]))
+    lost = replace(Target.begin("a", "", moving), status=L, believed=start, search=Search(seconds=1.0), in_sight=False)
+    target = lost = replace(lost, estimate=replace(estimate, box=start.box, confidence=0.2, peak=0.2, doubt=0.0))
+    found = Sightings.of(np.array([[*there, 0.9, 0.0, 0]]))
+    while target.status is L:
+        plan, believed = target.search, target.believed
+        target = target_module._found(tracker, lost, target, believed, plan, found, (), frame, LostSettings())
+    np.testing.assert_allclose(target.box, there)
+    motion = target.state.motion
+    assert (motion.velocity[0], motion.spread) == ((30.0, 0.4) if goes_on else (0.0, WIDEST))
+    assert (len(motion.rivals) > 0) == goes_on
 
 
 def test_a_target_that_has_come_back_over_the_edge_may_be_anywhere_when_it_is_lost_again(judged):

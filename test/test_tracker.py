@@ -124,10 +124,11 @@ def test_the_way_back_inverts_the_way_in(box, x, y):
 def test_peak_reports_its_rival():
     score, size, offset = np.full((1, 8, 8), 0.01), np.full((2, 8, 8), 0.25), np.zeros((2, 8, 8))
     score[0, 4, 4], score[0, 4, 5], score[0, 1, 4] = 0.8, 0.7, 0.6
+    offset[:, 1, 4] = 0.3, -0.1
     peak = find_peak(score, size, offset, hann_window(8))
     np.testing.assert_allclose(peak.box, (0.5, 0.5, 0.25, 0.25))
     assert (peak.score, peak.second_score, peak.second_distance) == (0.8, 0.6, 3 / 8)
-    np.testing.assert_allclose(peak.others, [(4.5 / 8, 1.5 / 8, 0.6)])  # 0.7 is the slope of the peak
+    np.testing.assert_allclose(peak.others, [(4.3 / 8, 0.9 / 8, 0.6)])  # 0.7 is the slope of the peak
     assert peak.windowed < peak.score
 
 
