@@ -205,10 +205,8 @@ def find_summits(score: NDArray, size: NDArray, offset: NDArray, least: float) -
     Args:
         score: (1, F, F); size, offset: (2, F, F).
     """
-    grid = score.shape[-1]
-    rows, columns = np.nonzero((score[0] >= least) & (score[0] >= cv2.dilate(score[0], np.ones((3, 3), np.uint8))))
-    centres = (np.stack([columns, rows]) + offset[:, rows, columns]) / grid
-    return np.concatenate([centres, size[:, rows, columns], score[:, rows, columns]]).T.astype(np.float64)
+    summits = (score[0] >= least) & (score[0] >= cv2.dilate(score[0], np.ones((3, 3), np.uint8)))
+    return np.column_stack([meant(offset)[summits], size[:, summits].T, score[0, summits]]).astype(np.float64)
 
 
 def to_image(box: NDArray, square: Square, crop_size: int) -> NDArray[np.float64]:
