@@ -46,7 +46,9 @@ TOLD_APART, MOST_TOLD = 3.0, 2.0
 logit, in the sum over the frames in a row in which it is seen, of which none counts for more than so much."""
 PATIENCE_S, LONG_PATIENCE_S = 0.25, 2.99
 """Or it has to be seen for so many seconds: some cannot be told apart; and the longer, up to so many, the less it looks
-like the target: that may have changed."""
+like the target, which may have changed, and the less of it is in view."""
+PARTLY = 2.0
+"""Power of the share of it that is in view by which its looks count: what is read of it is of what hides it, too."""
 SHORT = 1.0
 """What scores less than the target usually does, by a logit of 1, has to be seen this power of e times as long."""
 STRONG, COVERED = 0.4, 0.4
@@ -72,6 +74,7 @@ class Search:
         likeness: sum over these frames of how much likelier its looks are the target's than a known look-alike's, as a
             logit.
         unseen: seconds since it was seen last, see `BLINK_S`.
+        view: 0..1 how much of the target it was then, see `in_view`.
     """
 
     seconds: float = 0.0
@@ -84,6 +87,7 @@ class Search:
     seen: float = 0.0
     likeness: float = 0.0
     unseen: float = 0.0
+    view: float = 1.0
 
     def scaled(self, factor: float) -> Search:
         """In images that are so much larger; where nothing is followed from one frame to the next."""
@@ -91,7 +95,7 @@ class Search:
 
     def without_found(self) -> Search:
         """With nothing that may be the target."""
-        return replace(self, found=None, confirmed=0.0, refuted=0, seen=0.0, likeness=0.0, unseen=0.0)
+        return replace(self, found=None, confirmed=0.0, refuted=0, seen=0.0, likeness=0.0, unseen=0.0, view=1.0)
 
     def without(self, box: Box) -> Search:
         """With no look-alike in the place of this (4,) xywh box."""
@@ -105,8 +109,8 @@ class Search:
         Args:
             told_apart: whether look-alikes are known by what they look like.
         """
-        unlike = min(1.0, max(0.0, -self.likeness / TOLD_APART))
-        patience = PATIENCE_S + unlike * (LONG_PATIENCE_S - PATIENCE_S)
+        unlike = max(0.0, -self.likeness / TOLD_APART) + 1 - self.view
+        patience = PATIENCE_S + min(1.0, unlike) * (LONG_PATIENCE_S - PATIENCE_S)
         enough = not told_apart or self.likeness >= TOLD_APART or self.seen >= patience
         return self.confirmed >= frames and enough
 
@@ -215,7 +219,8 @@ def update(
     tracked = np.reshape([boxes.xywh_to_cxcywh(box)[:2] for box in others], (-1, 2))
     beside = look_alikes.table(tracked, np.ones(len(tracked)), certain=True)
     known = np.concatenate([look_alikes.older(search.others, seconds), beside])
-    single = sightings.single(SAME * size)
+    fitting = fits(sightings.boxes, middle[2:])  # a sliver, held on to by the tracker, does not stand for all of it
+    single = sightings.single(SAME * size, first=fitting)
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
     doubts = single.known_doubts
     owner = look_alikes.owners(centres, single.scores, doubts, known, size)
@@ -227,7 +232,7 @@ def update(
         if len(known):  # and was no look-alike: none has come into its place from far since
             away = np.linalg.norm(centres - known[owner, PLACE], axis=1) > look_alikes.NOISE * size
             owner[goes_on & away] = -1
-    free = (owner < 0) & ~unlikely & _fits(single.boxes, middle[2:])
+    free = (owner < 0) & ~unlikely & fits(single.boxes, middle[2:])
     wrong = too_far.copy()
     for number in np.flatnonzero(owner >= 0):
         seen = centres[number], single.scores[number], doubts[number], bool(too_far[number])
@@ -270,7 +275,7 @@ def may_be(
     middle = boxes.xywh_to_cxcywh(expected(state, search.seconds, image_size))
     size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[:2]
     within = reach(search.seconds) if held else likely_reach(state, search.seconds, image_size)
-    if np.linalg.norm(centre - middle[:2]) > within * size or not _fits(box[None], middle[2:])[0]:
+    if np.linalg.norm(centre - middle[:2]) > within * size or not fits(box[None], middle[2:])[0]:
         return False
     return _look_alike(search, state, box, score, doubt) is None
 
@@ -305,20 +310,34 @@ def weight(evidence: float, usual: float) -> float:
     return math.exp(-SHORT * max(0.0, usual - evidence))
 
 
-def _fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
+def fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
     """(N,) whether (N, 4) xywh boxes are about as wide and high as a (2,) target was."""
     return (np.abs(np.log(np.maximum(found[:, 2:], 1e-3) / size)) <= GROWTH).all(axis=1)
 
 
+def in_view(box: Box, size: NDArray[np.float64]) -> float:
+    """0..1 how much of a target with this (2,) size a (4,) xywh box shows: what is half hidden is seen smaller."""
+    return float(np.minimum(box[2:] / size, 1.0).prod())
+
+
 def weigh(
-    search: Search, free: Sightings, weight: float, bad: bool, another: float = 0.0, seconds: float = 0.0
+    search: Search,
+    free: Sightings,
+    weight: float,
+    bad: bool,
+    another: float = 0.0,
+    seconds: float = 0.0,
+    view: float = 1.0,
 ) -> Search:
     """After a step whose best sighting, if any, is good enough to be the target, or too bad, or neither.
+
+    What the looks of many frames have told to be the target is not another for a few bad ones.
 
     Args:
         weight: how much it counts as good, 0..1.
         another: by how much its looks are likelier those of a known look-alike than the target's, as a logit.
         seconds: since the last step.
+        view: 0..1 how much of the target it shows, see `in_view`.
     """
     if not len(free.scores) or doubted(free.scores[0], HALF * max(0.0, free.doubts[0])) < WORTH_A_LOOK:
         unseen = search.unseen + seconds
@@ -327,12 +346,12 @@ def weigh(
     again = search.found is not None and same(box, search.found)
     confirmed = search.confirmed * again + weight if weight else 0.0
     refuted = search.refuted * again + 1 if bad else 0
-    if refuted >= REFUTE:
-        return is_another(search, box, free.scores[0], free.known_doubts[0]).without_found()
     like = -another if another > 0 else -another * free.scores[0]  # a poor box may look like anything
-    likeness = search.likeness * again + float(np.clip(like, -MOST_TOLD, MOST_TOLD))
-    likeness, seen = max(likeness, -2 * TOLD_APART), search.seen * again + seconds
-    counts = {"confirmed": confirmed, "refuted": refuted, "seen": seen, "likeness": likeness}
+    told = float(np.clip(like, -MOST_TOLD, MOST_TOLD)) * view**PARTLY
+    likeness, seen = max(search.likeness * again + told, -2 * TOLD_APART), search.seen * again + seconds
+    if refuted >= REFUTE and likeness < TOLD_APART:
+        return is_another(search, box, free.scores[0], free.known_doubts[0]).without_found()
+    counts = {"confirmed": confirmed, "refuted": refuted, "seen": seen, "likeness": likeness, "view": view}
     return replace(search, found=box, unseen=0.0, **counts)
 
 
