@@ -46,7 +46,7 @@ TOLD_APART, MOST_TOLD = 3.0, 2.0
 logit, in the sum over the frames in a row in which it is seen, of which none counts for more than so much."""
 PATIENCE_S, LONG_PATIENCE_S = 0.25, 2.99
 """Or it has to be seen for so many seconds: some cannot be told apart; and the longer, up to so many, the less it looks
-like the target, which may have changed, and the less of it is in view."""
+like the target: that may have changed."""
 PARTLY = 2.0
 """Power of the share of it that is in view by which its looks count: what is read of it is of what hides it, too."""
 SHORT = 1.0
@@ -74,7 +74,6 @@ class Search:
         likeness: sum over these frames of how much likelier its looks are the target's than a known look-alike's, as a
             logit.
         unseen: seconds since it was seen last, see `BLINK_S`.
-        view: 0..1 how much of the target it was then, see `in_view`.
     """
 
     seconds: float = 0.0
@@ -87,7 +86,6 @@ class Search:
     seen: float = 0.0
     likeness: float = 0.0
     unseen: float = 0.0
-    view: float = 1.0
 
     def scaled(self, factor: float) -> Search:
         """In images that are so much larger; where nothing is followed from one frame to the next."""
@@ -95,7 +93,7 @@ class Search:
 
     def without_found(self) -> Search:
         """With nothing that may be the target."""
-        return replace(self, found=None, confirmed=0.0, refuted=0, seen=0.0, likeness=0.0, unseen=0.0, view=1.0)
+        return replace(self, found=None, confirmed=0.0, refuted=0, seen=0.0, likeness=0.0, unseen=0.0)
 
     def without(self, box: Box) -> Search:
         """With no look-alike in the place of this (4,) xywh box."""
@@ -109,8 +107,8 @@ class Search:
         Args:
             told_apart: whether look-alikes are known by what they look like.
         """
-        unlike = max(0.0, -self.likeness / TOLD_APART) + 1 - self.view
-        patience = PATIENCE_S + min(1.0, unlike) * (LONG_PATIENCE_S - PATIENCE_S)
+        unlike = min(1.0, max(0.0, -self.likeness / TOLD_APART))
+        patience = PATIENCE_S + unlike * (LONG_PATIENCE_S - PATIENCE_S)
         enough = not told_apart or self.likeness >= TOLD_APART or self.seen >= patience
         return self.confirmed >= frames and enough
 
@@ -351,7 +349,7 @@ def weigh(
     likeness, seen = max(search.likeness * again + told, -2 * TOLD_APART), search.seen * again + seconds
     if refuted >= REFUTE and likeness < TOLD_APART:
         return is_another(search, box, free.scores[0], free.known_doubts[0]).without_found()
-    counts = {"confirmed": confirmed, "refuted": refuted, "seen": seen, "likeness": likeness, "view": view}
+    counts = {"confirmed": confirmed, "refuted": refuted, "seen": seen, "likeness": likeness}
     return replace(search, found=box, unseen=0.0, **counts)
 
 
