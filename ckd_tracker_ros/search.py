@@ -47,8 +47,6 @@ logit, in the sum over the frames in a row in which it is seen, of which none co
 PATIENCE_S, LONG_PATIENCE_S = 0.25, 2.99
 """Or it has to be seen for so many seconds: some cannot be told apart; and the longer, up to so many, the less it looks
 like the target: that may have changed."""
-PARTLY = 2.0
-"""Power of the share of it that is in view by which its looks count: what is read of it is of what hides it, too."""
 SHORT = 1.0
 """What scores less than the target usually does, by a logit of 1, has to be seen this power of e times as long."""
 STRONG, COVERED = 0.4, 0.4
@@ -217,8 +215,7 @@ def update(
     tracked = np.reshape([boxes.xywh_to_cxcywh(box)[:2] for box in others], (-1, 2))
     beside = look_alikes.table(tracked, np.ones(len(tracked)), certain=True)
     known = np.concatenate([look_alikes.older(search.others, seconds), beside])
-    fitting = fits(sightings.boxes, middle[2:])  # a sliver, held on to by the tracker, does not stand for all of it
-    single = sightings.single(SAME * size, first=fitting)
+    single = sightings.single(SAME * size)
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
     doubts = single.known_doubts
     owner = look_alikes.owners(centres, single.scores, doubts, known, size)
@@ -230,7 +227,7 @@ def update(
         if len(known):  # and was no look-alike: none has come into its place from far since
             away = np.linalg.norm(centres - known[owner, PLACE], axis=1) > look_alikes.NOISE * size
             owner[goes_on & away] = -1
-    free = (owner < 0) & ~unlikely & fits(single.boxes, middle[2:])
+    free = (owner < 0) & ~unlikely & _fits(single.boxes, middle[2:])
     wrong = too_far.copy()
     for number in np.flatnonzero(owner >= 0):
         seen = centres[number], single.scores[number], doubts[number], bool(too_far[number])
@@ -273,7 +270,7 @@ def may_be(
     middle = boxes.xywh_to_cxcywh(expected(state, search.seconds, image_size))
     size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[:2]
     within = reach(search.seconds) if held else likely_reach(state, search.seconds, image_size)
-    if np.linalg.norm(centre - middle[:2]) > within * size or not fits(box[None], middle[2:])[0]:
+    if np.linalg.norm(centre - middle[:2]) > within * size or not _fits(box[None], middle[2:])[0]:
         return False
     return _look_alike(search, state, box, score, doubt) is None
 
@@ -308,34 +305,20 @@ def weight(evidence: float, usual: float) -> float:
     return math.exp(-SHORT * max(0.0, usual - evidence))
 
 
-def fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
+def _fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
     """(N,) whether (N, 4) xywh boxes are about as wide and high as a (2,) target was."""
     return (np.abs(np.log(np.maximum(found[:, 2:], 1e-3) / size)) <= GROWTH).all(axis=1)
 
 
-def in_view(box: Box, size: NDArray[np.float64]) -> float:
-    """0..1 how much of a target with this (2,) size a (4,) xywh box shows: what is half hidden is seen smaller."""
-    return float(np.minimum(box[2:] / size, 1.0).prod())
-
-
 def weigh(
-    search: Search,
-    free: Sightings,
-    weight: float,
-    bad: bool,
-    another: float = 0.0,
-    seconds: float = 0.0,
-    view: float = 1.0,
+    search: Search, free: Sightings, weight: float, bad: bool, another: float = 0.0, seconds: float = 0.0
 ) -> Search:
     """After a step whose best sighting, if any, is good enough to be the target, or too bad, or neither.
-
-    What the looks of many frames have told to be the target is not another for a few bad ones.
 
     Args:
         weight: how much it counts as good, 0..1.
         another: by how much its looks are likelier those of a known look-alike than the target's, as a logit.
         seconds: since the last step.
-        view: 0..1 how much of the target it shows, see `in_view`.
     """
     if not len(free.scores) or doubted(free.scores[0], HALF * max(0.0, free.doubts[0])) < WORTH_A_LOOK:
         unseen = search.unseen + seconds
@@ -344,11 +327,11 @@ def weigh(
     again = search.found is not None and same(box, search.found)
     confirmed = search.confirmed * again + weight if weight else 0.0
     refuted = search.refuted * again + 1 if bad else 0
-    like = -another if another > 0 else -another * free.scores[0]  # a poor box may look like anything
-    told = float(np.clip(like, -MOST_TOLD, MOST_TOLD)) * view**PARTLY
-    likeness, seen = max(search.likeness * again + told, -2 * TOLD_APART), search.seen * again + seconds
-    if refuted >= REFUTE and likeness < TOLD_APART:
+    if refuted >= REFUTE:
         return is_another(search, box, free.scores[0], free.known_doubts[0]).without_found()
+    like = -another if another > 0 else -another * free.scores[0]  # a poor box may look like anything
+    likeness = search.likeness * again + float(np.clip(like, -MOST_TOLD, MOST_TOLD))
+    likeness, seen = max(likeness, -2 * TOLD_APART), search.seen * again + seconds
     counts = {"confirmed": confirmed, "refuted": refuted, "seen": seen, "likeness": likeness}
     return replace(search, found=box, unseen=0.0, **counts)
 
