@@ -98,6 +98,8 @@ def test_the_generated_scene_end_to_end_at_30_hz(tiny_checkpoint, tmp_path):
     assert numbers(said, "pairs lost on the way") == [0]
     rows = read_rows(out / "results.csv")
     assert len(rows) + numbers(said, "pairs skipped by the node")[0] == 60
+    pairs = [-1] + [int(row["pair"]) for row in rows]
+    assert np.diff(pairs).max() <= 1 + demo.Options(out).skip, "for a slow node it is played slower"
     ious = [float(row["iou"]) for row in rows if row["iou"]]
     assert numbers(said, "mean IoU")[0] == pytest.approx(np.mean(ious), abs=1e-3)
     assert any(row["latency"] for row in rows)
@@ -113,7 +115,7 @@ def test_node_and_offline_run_agree_to_the_last_bit(tiny_checkpoint, tiny_tracke
     frames = 12
     folder = write_recording(tmp_path / "0117", frames)
     out = tmp_path / "out"
-    code, said, errors = run_demo("--data", folder, "--model", tiny_checkpoint, "--lock-step", "--out", out)
+    code, said, errors = run_demo("--data", folder, "--model", tiny_checkpoint, "--skip", 0, "--out", out)
     assert code == 0, errors
     assert numbers(said, "pairs skipped by the node") == [0]
     rows = read_rows(out / "results.csv")
@@ -148,6 +150,7 @@ def test_a_model_that_is_not_there_ends_the_demo_with_the_reason(tmp_path):
         (["--rate", "inf"], "rate inf"),
         (["--rate", "-1"], "rate -1"),
         (["--rate", "5000"], "fps is 5000"),
+        (["--skip", "-2"], "skip -2"),
         (["--data", "nowhere/at/all"], "nowhere/at/all"),
     ],
 )
@@ -303,6 +306,7 @@ def test_the_player_begins_again_with_rising_stamps(tmp_path, kind, topic, relia
     [
         ("reliability:=maybe", "reliability is 'maybe'; allowed: reliable, best_effort"),
         ("rate:=fast", "parameter rate"),
+        ("skip:=-2", "skip -2; allowed: 0 or more, or -1"),
     ],
 )
 def test_the_player_refuses_a_parameter(parameter, said):

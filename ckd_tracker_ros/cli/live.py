@@ -20,9 +20,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for video, plot, table and logs.")] = Path("out/demo"),
     rate: Annotated[float, typer.Option(help="Pairs per second; 0: as recorded, 30 for the scene.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the generated scene.")] = 0,
-    lock_step: Annotated[
-        bool, typer.Option("--lock-step", help="Send each pair after the result of the one before: none is skipped.")
-    ] = False,
+    skip: Annotated[
+        int, typer.Option(help="Pairs in a row that the node may skip; a slower one is waited for. 0: none; -1: any.")
+    ] = 4,
 ) -> None:
     """Follow a target with the real node: player, node and client as processes over DDS."""
     from rich.console import Console
@@ -33,7 +33,7 @@ def demo(
         fail(f"the demo needs ROS 2 ({error}): source a distribution, or type `make demo`")
     from ckd_tracker_ros.ros import demo as ros_demo
 
-    options = ros_demo.Options(out, data, track, model, device, seconds, rate, seed, lock_step)
+    options = ros_demo.Options(out, data, track, model, device, seconds, rate, seed, skip)
     try:
         with reported(ValueError, OSError):  # of the source and of the options
             ros_demo.run(options, Console())

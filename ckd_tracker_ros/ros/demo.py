@@ -60,7 +60,8 @@ class Options:
         seconds: length; recordings may be shorter.
         rate: pairs per second; 0 as recorded, 30 for the scene.
         seed: of the scene.
-        lock_step: wait for each result before the next pair is sent, so that no pair is skipped.
+        skip: pairs in a row that the node may skip: for a slower one the player waits, and plays slower; 0: none, each
+            pair is sent after the result of the one before; -1: any number.
     """
 
     out: Path
@@ -71,7 +72,7 @@ class Options:
     seconds: float = 15.0
     rate: float = 0.0
     seed: int = 0
-    lock_step: bool = False
+    skip: int = 4
 
 
 class Child:
@@ -187,12 +188,14 @@ def run(options: Options, console: Console) -> None:
     set_environment()
     # Only now: DDS reads the environment once.
     from ckd_tracker_ros.ros import demo_client, demo_report
-    from ckd_tracker_ros.ros.player import DEPTH, RATE_HZ, open_source
+    from ckd_tracker_ros.ros.player import DEPTH, RATE_HZ, RESULT_LIMIT_S, open_source
 
     if not (0 < options.seconds < math.inf and 0 <= options.rate < math.inf):
         raise OptionError(
             f"seconds {options.seconds:g}, rate {options.rate:g}; allowed: finite, seconds above 0, rate 0 or more"
         )
+    if options.skip < -1:
+        raise OptionError(f"skip {options.skip}; allowed: 0 or more, or -1 for any number")
     rate = options.rate or RATE_HZ
     source = str(Path(options.data).resolve()) if options.data else ""
     sequence = open_source(source, options.track, max(2, round(options.seconds * rate)), rate, options.seed)
@@ -206,11 +209,13 @@ def run(options: Options, console: Console) -> None:
 
     playing = {
         "source": source, "track": options.track, "rate": float(rate), "frames": frames,
-        "first_frame": sequence.first_frame, "seed": options.seed, "lock_step": options.lock_step, "autostart": False,
+        "first_frame": sequence.first_frame, "seed": options.seed, "skip": options.skip, "autostart": False,
     }  # fmt: skip
     tracking = {
         "model": options.model, "device": options.device, "diagnostics.period": 0.5, "qos.depth": DEPTH,
     }  # fmt: skip
+    if options.skip >= 0:  # the player waits for a result: no pair may grow too old for one
+        tracking["sync.max_age"] = RESULT_LIMIT_S
     ticker = Ticker(console, rate)
     console.print(f"{sequence.name}: starting the player and the tracker node ({options.model})")
     with Interrupts() as interrupts, ExitStack() as children:
@@ -270,7 +275,7 @@ class Ticker:
             "IoU": f"{result.iou:.2f}",
             "confidence": f"{result.confidence:.2f}",
             "state": result.state,
-            "latency (ms)": f"{1e3 * result.latency_s:.0f}",
+            "processing (ms)": f"{1e3 * result.processing_s:.0f}",
         }
         if self._live is None:
             self._console.print("  ".join(f"{name} {value}" for name, value in values.items()), soft_wrap=True)

@@ -81,6 +81,7 @@ class Run:
         results: in the order of their arrival.
         sent: pairs that the player has published.
         late: those of them that left more than a period after their time.
+        slower: how much longer playing took than it should have, as a factor.
         received: pairs that the node has made of them.
         dropped: received pairs that were not processed, by reason.
         unpaired: images without a partner, by reason.
@@ -91,6 +92,7 @@ class Run:
     results: list[Result]
     sent: int
     late: int
+    slower: float
     received: int
     dropped: dict[str, int]
     unpaired: dict[str, int]
@@ -267,6 +269,7 @@ class Client:
             self._results,
             values["sent"],
             values["late"],
+            values["played_ns"] / (values["sent"] * values["period_ns"]),
             len(self._messages) + sum(dropped.values()),
             dropped,
             counted("images"),

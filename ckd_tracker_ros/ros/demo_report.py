@@ -17,6 +17,8 @@ from ckd_tracker_ros import overlay, thermal
 from ckd_tracker_ros.ros.demo_client import STATES, TARGET, Result, Run
 from ckd_tracker_ros.sequences import Sequence, true_box
 
+SLOWER = 1.1
+"""A run that took so much longer than it should have was slowed down by the node, see `demo.Options.skip`."""
 STATE_COLORS = {STATES[number]: color for number, color in overlay.STATUS_COLORS.items()}
 
 
@@ -69,7 +71,7 @@ def write_csv(path: Path, run: Run) -> None:
 
 
 def write_plot(path: Path, run: Run) -> None:
-    """IoU, confidence and latency over time."""
+    """IoU, confidence and processing time over time."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -78,7 +80,7 @@ def write_plot(path: Path, run: Run) -> None:
     rows = (
         ("IoU with the truth", [r.iou for r in tracked], (0, 1.02)),
         ("confidence", [r.confidence for r in tracked], (0, 1.02)),
-        ("latency [ms]", [1e3 * r.latency_s for r in tracked], (0, None)),
+        ("processing [ms]", [1e3 * r.processing_s for r in tracked], (0, None)),
     )
     figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -112,7 +114,7 @@ def pictures(sequence: Sequence, run: Run) -> Iterator[overlay.Picture]:
         if result is not None and result.state:
             text = f"{TARGET} {result.confidence:.2f}"
             marks.append(overlay.Mark(result.box, text, STATE_COLORS[result.state]))
-            caption += f"  IoU {result.iou:.2f}  latency {1e3 * result.latency_s:.0f} ms  {result.state}"
+            caption += f"  IoU {result.iou:.2f}  {1e3 * result.processing_s:.0f} ms  {result.state}"
         yield overlay.side_by_side(frame, (marks, overlay.in_thermal(marks, frame)), caption, limits)
 
 
@@ -124,23 +126,32 @@ def mean_iou(run: Run) -> float:
 
 def summary(run: Run, start_up_s: float) -> Table:
     """The numbers of a run, for people."""
-    latencies = [1e3 * r.latency_s for r in run.results if r.state and math.isfinite(r.latency_s)]
-    median, high = np.percentile(latencies, (50, 95)) if latencies else (math.nan, math.nan)
+    tracked = [r for r in run.results if r.state]
     dropped = ", ".join(f"{reason}: {count}" for reason, count in run.dropped.items())
     unpaired = ", ".join(f"{reason}: {count}" for reason, count in run.unpaired.items())
+    slower, late = run.slower >= SLOWER, f" ({run.late} late)" if run.late else ""
     table = Table(show_header=False, box=None)
     for name, value in {
-        "pairs sent": f"{run.sent} at {run.rate:g} Hz" + (f" ({run.late} late)" if run.late else ""),
+        "pairs sent": f"{run.sent} at {run.rate:g} Hz" + ("" if slower else late),
+        "played": f"{run.slower:.1f} times slower, for the node to keep up" if slower else "",
         "pairs received by the node": str(run.received),
         "pairs lost on the way": str(run.sent - run.received) + (f" (images {unpaired})" if unpaired else ""),
         "pairs skipped by the node": f"{sum(run.dropped.values())}" + (f" ({dropped})" if dropped else ""),
-        "results": f"{len(run.results)}, {sum(bool(r.state) for r in run.results)} of them with the target",
+        "results": f"{len(run.results)}, {len(tracked)} of them with the target",
         "mean IoU": f"{mean_iou(run):.3f}",
-        "latency, median / 95 %": f"{median:.0f} / {high:.0f} ms",
+        "processing, median / 95 %": _percentiles([r.processing_s for r in tracked]),
+        "latency, median / 95 %": "" if slower else _percentiles([r.latency_s for r in tracked]),
         "start-up": f"{start_up_s:.1f} s",
     }.items():
-        table.add_row(name, value)
+        if value:  # stamps of pairs that were kept back tell no latency
+            table.add_row(name, value)
     return table
+
+
+def _percentiles(seconds: list[float]) -> str:
+    """Median and 95 % of what is known of them, in milliseconds."""
+    known = [1e3 * each for each in seconds if math.isfinite(each)]
+    return " / ".join(f"{value:.0f}" for value in np.percentile(known, (50, 95))) + " ms" if known else "not known"
 
 
 def _best_moment(run: Run) -> int:

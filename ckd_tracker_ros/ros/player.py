@@ -47,7 +47,7 @@ DEPTH = 30
 """Pairs that are kept for a subscriber that stalls: a second of them, well inside the profile's shared memory."""
 SETTLE_S = 0.5
 """Between the subscribers' appearance and the first pair: DDS tells one side of a match before the other."""
-LOCK_STEP_LIMIT_S = 60.0
+RESULT_LIMIT_S = 60.0
 """How long a result is waited for."""
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -160,12 +160,14 @@ class Player(Node):
         self._first = self._setting("first_frame", 0, "frame of the source to begin with")
         seed = self._setting("seed", 0, "of the generated scene")
         self._loop = self._setting("loop", False, "begin again at the end; stamps go on rising")
-        self._lock_step = self._setting("lock_step", False, "send a pair when the result of the last one has come")
+        self._skip = self._setting("skip", -1, "pairs in a row that the tracker may skip, it is waited for; -1: any")
         compressed = self._setting("compressed", False, "publish CompressedImage on .../image_raw/compressed")
         reliability = self._setting("reliability", "reliable", "of the image publishers: reliable or best_effort")
         self._released = self._setting("autostart", True, "begin when both topics have subscribers; else at ~/start")
         if rate < 0 or frames < 0 or seed < 0:
             raise PlayerError(f"rate {rate}, frames {frames}, seed {seed}; allowed: 0 or more")
+        if self._skip < -1:
+            raise PlayerError(f"skip {self._skip}; allowed: 0 or more, or -1 for any number")
         policies = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
         if reliability not in policies:
             raise PlayerError(f"reliability is {reliability!r}; allowed: {', '.join(policies)}")
@@ -185,7 +187,7 @@ class Player(Node):
         self.create_service(Trigger, "~/start", self._start)
         self._result = threading.Condition()
         self._result_stamp_ns = -1
-        if self._lock_step:
+        if self._skip >= 0:
             self.create_subscription(TrackedTargetArray, "ckd_tracker/targets", self._arrived, 100)
 
     def _setting(self, name: str, default: Any, meaning: str) -> Any:
@@ -209,7 +211,7 @@ class Player(Node):
         """Waits for subscribers, then sends everything; returns at the end.
 
         Raises:
-            PlayerError: in lock step no result came.
+            PlayerError: a result that is waited for did not come.
             SequenceError: a frame cannot be read.
         """
         # One thread, so that frames are read in order; it works while this one waits.
@@ -234,7 +236,7 @@ class Player(Node):
         while (self._endless or sent < self._frames) and not self._stopping.is_set():
             messages = prepared.popleft().result()
             behind_ns = time.monotonic_ns() - began_ns - sent * period_ns
-            late += behind_ns > period_ns and not self._lock_step
+            late += behind_ns > period_ns
             if self._stopping.wait(max(0, -behind_ns) / 1e9):
                 break
             stamp_ns = first_ns + sent * period_ns
@@ -244,11 +246,12 @@ class Player(Node):
                     camera.publish(message)
             sent += 1
             prepared.append(self._prepare(pool, sent + AHEAD - 1))
-            if self._lock_step:
-                self._wait_for_result(stamp_ns)
+            if 0 <= self._skip < sent:
+                self._wait_for_result(stamp_ns - self._skip * period_ns)
+        played_ns = time.monotonic_ns() - began_ns
         for camera in self._cameras:
             camera.wait_for_all_acked(Duration(seconds=5))
-        self._tell("finished", **facts, sent=sent, late=late)
+        self._tell("finished", **facts, sent=sent, late=late, played_ns=played_ns)
         self._state.wait_for_all_acked(Duration(seconds=5))
         self.get_logger().info(f"{sent} pairs sent, {late} of them more than a period late")
 
@@ -270,11 +273,12 @@ class Player(Node):
         return messages
 
     def _wait_for_result(self, stamp_ns: int) -> None:
-        end = time.monotonic() + LOCK_STEP_LIMIT_S
+        """Returns when the tracker has a result for the pair of this stamp or a later one."""
+        end = time.monotonic() + RESULT_LIMIT_S
         with self._result:
             while self._result_stamp_ns < stamp_ns and not self._stopping.is_set():
                 if time.monotonic() > end:
-                    raise PlayerError(f"no result for the pair of stamp {stamp_ns} within {LOCK_STEP_LIMIT_S:g} s")
+                    raise PlayerError(f"no result for the pair of stamp {stamp_ns} within {RESULT_LIMIT_S:g} s")
                 self._result.wait(0.1)  # short, so that a signal is seen
 
     def _tell(self, message: str, **values: int) -> None:
