@@ -215,7 +215,8 @@ def update(
     tracked = np.reshape([boxes.xywh_to_cxcywh(box)[:2] for box in others], (-1, 2))
     beside = look_alikes.table(tracked, np.ones(len(tracked)), certain=True)
     known = np.concatenate([look_alikes.older(search.others, seconds), beside])
-    single = sightings.single(SAME * size)
+    fitting = fits(sightings.boxes, middle[2:])  # a sliver, held on to by the tracker, does not stand for all of it
+    single = sightings.single(SAME * size, first=fitting)
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
     doubts = single.known_doubts
     owner = look_alikes.owners(centres, single.scores, doubts, known, size)
@@ -227,7 +228,7 @@ def update(
         if len(known):  # and was no look-alike: none has come into its place from far since
             away = np.linalg.norm(centres - known[owner, PLACE], axis=1) > look_alikes.NOISE * size
             owner[goes_on & away] = -1
-    free = (owner < 0) & ~unlikely & _fits(single.boxes, middle[2:])
+    free = (owner < 0) & ~unlikely & fits(single.boxes, middle[2:])
     wrong = too_far.copy()
     for number in np.flatnonzero(owner >= 0):
         seen = centres[number], single.scores[number], doubts[number], bool(too_far[number])
@@ -270,7 +271,7 @@ def may_be(
     middle = boxes.xywh_to_cxcywh(expected(state, search.seconds, image_size))
     size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[:2]
     within = reach(search.seconds) if held else likely_reach(state, search.seconds, image_size)
-    if np.linalg.norm(centre - middle[:2]) > within * size or not _fits(box[None], middle[2:])[0]:
+    if np.linalg.norm(centre - middle[:2]) > within * size or not fits(box[None], middle[2:])[0]:
         return False
     return _look_alike(search, state, box, score, doubt) is None
 
@@ -305,7 +306,7 @@ def weight(evidence: float, usual: float) -> float:
     return math.exp(-SHORT * max(0.0, usual - evidence))
 
 
-def _fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
+def fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
     """(N,) whether (N, 4) xywh boxes are about as wide and high as a (2,) target was."""
     return (np.abs(np.log(np.maximum(found[:, 2:], 1e-3) / size)) <= GROWTH).all(axis=1)
 
@@ -314,6 +315,8 @@ def weigh(
     search: Search, free: Sightings, weight: float, bad: bool, another: float = 0.0, seconds: float = 0.0
 ) -> Search:
     """After a step whose best sighting, if any, is good enough to be the target, or too bad, or neither.
+
+    What the looks of many frames have told to be the target is not another for a few bad ones.
 
     Args:
         weight: how much it counts as good, 0..1.
@@ -327,11 +330,11 @@ def weigh(
     again = search.found is not None and same(box, search.found)
     confirmed = search.confirmed * again + weight if weight else 0.0
     refuted = search.refuted * again + 1 if bad else 0
-    if refuted >= REFUTE:
-        return is_another(search, box, free.scores[0], free.known_doubts[0]).without_found()
     like = -another if another > 0 else -another * free.scores[0]  # a poor box may look like anything
     likeness = search.likeness * again + float(np.clip(like, -MOST_TOLD, MOST_TOLD))
     likeness, seen = max(likeness, -2 * TOLD_APART), search.seen * again + seconds
+    if refuted >= REFUTE and likeness < TOLD_APART:
+        return is_another(search, box, free.scores[0], free.known_doubts[0]).without_found()
     counts = {"confirmed": confirmed, "refuted": refuted, "seen": seen, "likeness": likeness}
     return replace(search, found=box, unseen=0.0, **counts)
 

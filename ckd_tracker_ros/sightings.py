@@ -60,12 +60,16 @@ class Sightings:
         """The next one of the same crop as the first, if there is one."""
         return self[1:][self.crops[1:] == self.crops[0]][:1] if len(self.scores) else self
 
-    def single(self, distance: float) -> Sightings:
-        """The likeliest of all whose centres are within `distance` RGB pixels of each other."""
+    def single(self, distance: float, first: NDArray[np.bool_]) -> Sightings:
+        """The likeliest of all whose centres are within `distance` RGB pixels of each other.
+
+        Args:
+            first: (N,) which of them come before the others, however likely those are.
+        """
         centres = boxes.xywh_to_cxcywh(self.boxes)[:, :2]
         near = np.linalg.norm(centres[:, None] - centres, axis=-1) < distance
         kept: list[int] = []
-        for number in range(len(self.scores)):
+        for number in np.argsort(~first, kind="stable"):
             if not near[number, kept].any():
                 kept.append(number)
-        return self[np.array(kept, int)]
+        return self[np.sort(np.array(kept, int))]

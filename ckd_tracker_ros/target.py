@@ -169,7 +169,8 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
             estimate = replace(estimate, confidence=settings.confidence)  # sure of what is likely not the target
     anchor, plan = target.believed, target.search
     if believed and plan is None:
-        anchor = _as_large_as(target.size, replace(target.state, looks=target.state.looks.as_known()))
+        whole = _of_size(target.size, target.state.box)
+        anchor = replace(target.state, box=whole, looks=target.state.looks.as_known())
         plan = Search.of(anchor)
     uncertain = target.frames_uncertain + 1
     status = Status.UNCERTAIN if uncertain <= settings.after else Status.LOST
@@ -268,10 +269,9 @@ def _renewed(tracker: Tracker, target: Target, frame: RgbtFrame, settings: LostS
     return replace(target, state=tracker.renew(target.state, frame), renewed_ns=frame.stamp_ns)
 
 
-def _as_large_as(size: NDArray, state: TargetState) -> TargetState:
-    """The state with a box of this size in the same place."""
-    centre = boxes.xywh_to_cxcywh(state.box)[:2]
-    return replace(state, box=boxes.cxcywh_to_xywh(np.concatenate([centre, size])))
+def _of_size(size: NDArray[np.float64], box: search.Box) -> search.Box:
+    """(4,) xywh with this (2,) size around the centre of another box."""
+    return boxes.cxcywh_to_xywh(np.concatenate([boxes.xywh_to_cxcywh(box)[:2], size]))
 
 
 def _search(
@@ -298,6 +298,12 @@ def _search(
     for number, plan, state, seen in zip(searched, plans, states, sightings):
         others = [other.box for k, other in enumerate(now) if k != number and other.status is Status.TRACKING]
         now[number] = _found(tracker, before[number], now[number], state, plan, seen, others, frame, settings)
+
+
+def _held(target: Target, found: search.Box) -> bool:
+    """Whether the tracker held on to what was found in a (4,) xywh box, while it was lost, and to all of it."""
+    whole = search.fits(target.box[None], target.believed.box[2:])[0]
+    return bool(target.status is Status.LOST and whole and search.same(found, target.box))
 
 
 def _looked_there(before: Target, target: Target, frame: RgbtFrame) -> bool:
@@ -371,14 +377,14 @@ def _found(
             plan = search.is_another(plan, target.box, target.estimate.peak, target.estimate.doubt)
         # where a look-alike is near, it may have been found, or both: it is judged as where two have met
         met = told_apart and search.beside_another(plan, plan.found)
-        motion = Motion(frame.stamp_ns, rivals=plan.rivals)
-        if target.status is Status.LOST and search.same(plan.found, target.box):
-            motion = target.state.motion  # the tracker held on to it, and knows how it moves and what is near it
+        box, motion = plan.found, Motion(frame.stamp_ns, rivals=plan.rivals)
+        if _held(target, box):  # the tracker knows its size, how it moves and what is near it from many frames
+            box, motion = _of_size(target.box[2:], box), target.state.motion
         motion = replace(motion, crowded=max(motion.crowded, CLOSE_S if met else 0.0))
-        state = replace(believed, box=plan.found, motion=motion, case=0.0)
+        state = replace(believed, box=box, motion=motion, case=0.0)
         estimate = replace(
             target.estimate,
-            box=plan.found,
+            box=box,
             confidence=confidence,
             peak=best,
             windowed_peak=best,

@@ -217,6 +217,25 @@ def test_what_is_looked_at_and_is_not_the_target_is_another_thing():
     assert free.scores.tolist() == [0.95]
 
 
+@pytest.mark.parametrize(("another", "kept"), [(-2.0, True), (-0.2, False)])
+def test_what_its_looks_have_told_to_be_the_target_is_no_other_for_a_few_bad_frames(another, kept):
+    plan = Search()
+    for _ in range(search.REFUTE):
+        plan = search.weigh(plan, sightings((30, 30, 0.6)), 0.0, bad=True, another=another)
+    assert (plan.found is not None) == kept and len(plan.others) == (not kept)
+
+
+def test_a_sliver_of_the_target_does_not_stand_for_all_of_it():
+    sliver, whole, state = sightings((100, 100, 0.9), side=10), sightings((102, 100, 0.7)), state_at(100, 100)
+    both = sliver.plus(whole.boxes[0], 0.7, 0.0, whole.looks[0])
+    _, free, _ = search.update(Search(), state, SIZE, both, (), STEP)
+    assert free.scores.tolist() == [0.7]
+    _, free, _ = search.update(Search(), state, SIZE, sliver, (), STEP)
+    assert not len(free.scores)
+    apart = sightings((100, 100, 0.9), (300, 100, 0.7)).single(20, first=np.array([False, True]))
+    assert apart.scores.tolist() == [0.9, 0.7], "the likeliest still comes first"
+
+
 def test_look_alikes_in_one_place_are_one():
     others = others_of((100.0, 100, 0.4, 0.0, 0), (104, 100, 0.9, 0.5, 1), (300, 100, 0.6, 0.1, 0))
     plan, _, _ = search.update(Search(others=others), state_at(500, 400), SIZE, sightings(), (), STEP)

@@ -295,20 +295,22 @@ def test_something_else_turns_up_while_a_target_is_faint(judged, tracker, in_sig
     np.testing.assert_allclose(target.search.found if in_sight else target.box, start.box if in_sight else elsewhere)
 
 
-@pytest.mark.parametrize(("away", "goes_on"), [(0.3, True), (2.0, False)])
-def test_what_is_found_where_the_tracker_held_on_to_it_moves_on_as_it_did(judged, tracker, away, goes_on):
+@pytest.mark.parametrize(("away", "share", "goes_on"), [(0.3, 1.0, True), (2.0, 1.0, False), (0.1, 0.3, False)])
+def test_what_is_found_where_the_tracker_held_on_to_it_goes_on_as_it_was(judged, tracker, away, share, goes_on):
     frame, start, _, estimate = judged
     rival = np.array([[*(start.box[:2] + start.box[2:]), 0.5, 0.0, 0.1]])
     moving = replace(start, motion=replace(start.motion, velocity=np.array([30.0, 0.0]), spread=0.4, rivals=rival))
     x, y, *_ = boxes.xywh_to_cxcywh(start.box)
-    there = boxes.cxcywh_to_xywh(np.array([x + away * np.sqrt(np.prod(start.box[2:])), y, *start.box[2:]]))
+    wide = boxes.cxcywh_to_xywh(np.array([x + away * np.sqrt(np.prod(start.box[2:])), y, *start.box[2:] * (1.2, 1)]))
     lost = replace(Target.begin("a", "", moving), status=L, believed=start, search=Search(seconds=1.0), in_sight=False)
-    target = lost = replace(lost, estimate=replace(estimate, box=start.box, confidence=0.2, peak=0.2, doubt=0.0))
-    found = Sightings.of(np.array([[*there, 0.9, 0.0, 0]]))
+    held = boxes.cxcywh_to_xywh(np.array([x, y, *share * start.box[2:]]))
+    target = lost = replace(lost, estimate=replace(estimate, box=held, confidence=0.2, peak=0.2, doubt=0.0))
+    found = Sightings.of(np.array([[*wide, 0.9, 0.0, 0]]))
     while target.status is L:
         plan, believed = target.search, target.believed
         target = target_module._found(tracker, lost, target, believed, plan, found, (), frame, LostSettings())
-    np.testing.assert_allclose(target.box, there)
+    np.testing.assert_allclose(boxes.xywh_to_cxcywh(target.box)[:2], boxes.xywh_to_cxcywh(wide)[:2])
+    np.testing.assert_allclose(target.box[2:], start.box[2:] if goes_on else wide[2:], err_msg="a sliver is not it")
     motion = target.state.motion
     assert (motion.velocity[0], motion.spread) == ((30.0, 0.4) if goes_on else (0.0, WIDEST))
     assert (len(motion.rivals) > 0) == goes_on
