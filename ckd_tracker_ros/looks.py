@@ -24,6 +24,8 @@ from ckd_tracker_ros.thermal import Limits
 CHANNELS = {"rgb": 3, "thermal": 1}
 """How many channels of a modality say something of their own."""
 COUNT = sum(CHANNELS.values())
+FIRST = np.cumsum([0, *CHANNELS.values()])[:-1]
+"""(M,) number of each modality's first channel."""
 SHIFTS = 6
 MIDDLE = 0.4
 """Share of the sides of a target, around its centre, where it is read for the first time."""
@@ -43,6 +45,9 @@ MOST_CREDIT = 2.0
 """Logarithm: what looks like the target and not like the others is believed by so much more at most."""
 AWAY_S = 1.0
 """A camera that gave nothing for longer comes back to another light, or to smoke: what it saw before counts no more."""
+LIGHT, LIGHT_S, LIGHT_SAMPLES = 40.0, 1.0, 24
+"""So does one whose whole image, read in so many rows and columns, has become so many grey levels lighter or darker in
+about so many seconds: there was light, or another exposure."""
 LEARN_OTHER, MOST_OTHERS = 0.2, 8
 """Share that one sighting has in what another thing looks like; of how many that is remembered."""
 UNMISTAKABLE = 12.0
@@ -65,6 +70,8 @@ class Looks:
         others: (K, C) what things that look like it have in common, as `mean`; those seen last come first.
         frame_ns: stamp of the last frame.
         given_ns: (C,) stamps of the last frames that had these channels.
+        level: (C,) usual grey level of whole images, see `levels`; NaN for a camera that has given none.
+        forgotten_ns: stamp of the frame in which what a camera saw before was forgotten, see `AWAY_S` and `LIGHT`.
         pattern: which of its pixels show them.
     """
 
@@ -76,6 +83,8 @@ class Looks:
     others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, COUNT)))
     frame_ns: int = 0
     given_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(COUNT, np.int64))
+    level: NDArray[np.float64] = field(default_factory=lambda: np.full(COUNT, np.nan))
+    forgotten_ns: int = -1
     pattern: Pattern = Pattern()
 
     @property
@@ -107,20 +116,27 @@ class Looks:
         given = np.full(COUNT, stamp_ns)
         return replace(self, mean=seen, seconds=UNKNOWN_S, stamp_ns=stamp_ns, frame_ns=stamp_ns, given_ns=given)
 
-    def at(self, stamp_ns: int, present: tuple[bool, ...]) -> Looks:
-        """For a frame of this time: without what a camera saw before it was away, see `AWAY_S`.
+    def at(self, stamp_ns: int, present: tuple[bool, ...], level: ArrayLike = np.nan) -> Looks:
+        """For a frame of this time: without what a camera saw before it was away, or before the light changed.
 
         Args:
             present: per modality, whether it is there and used.
+            level: (C,) sensor values of whole images, see `levels`; NaN where that is not known.
         """
         given = _per_channel(present)
         # Away for as long as frames came without it: when all cameras stop, or clocks jump, none of them was.
         back = given & (self.frame_ns - self.given_ns > AWAY_S * 1e9)
-        given_ns = np.where(given, stamp_ns, self.given_ns)
-        if not back.any():
-            return replace(self, frame_ns=stamp_ns, given_ns=given_ns)
-        mean, others = (np.where(back, np.nan, of) for of in (self.mean, self.others))
-        return replace(self, mean=mean, others=others, frame_ns=stamp_ns, given_ns=given_ns)
+        grey = np.asarray(level) / self.units
+        off = np.nan_to_num(grey - self.level)
+        lit = given & _per_channel(np.logical_or.reduceat(np.abs(off) > LIGHT, FIRST))
+        share = np.where(lit, 1.0, np.clip((stamp_ns - self.frame_ns) / 1e9 / LIGHT_S, 0.0, 1.0))
+        usual = np.where(np.isfinite(self.level), self.level + share * off, grey)
+        now = replace(self, frame_ns=stamp_ns, given_ns=np.where(given, stamp_ns, self.given_ns), level=usual)
+        forgotten = back | lit
+        if not forgotten.any():
+            return now
+        mean, others = (np.where(forgotten, np.nan, of) for of in (self.mean, self.others))
+        return replace(now, mean=mean, others=others, forgotten_ns=stamp_ns)
 
     def as_known(self) -> Looks:
         """The same for a target that is lost: what little was seen of it is better than nothing."""
@@ -287,6 +303,19 @@ class Looks:
                 places = np.rint(cv2.perspectiveTransform(points, matrix)[:, 0]).astype(int)
                 values[:, channels] = _at(image, places, CHANNELS[name])
         return values / self.units
+
+
+def levels(frame: RgbtFrame) -> NDArray[np.float64]:
+    """(C,) sensor values of whole images: the median of each channel; NaN where there is no image."""
+    found = np.full(COUNT, np.nan)
+    for first, (name, image) in zip(FIRST, zip(MODALITIES, frame.images)):
+        if image is not None:
+            line = (np.arange(LIGHT_SAMPLES) + 0.5) / LIGHT_SAMPLES
+            places = np.stack(np.meshgrid(line * image.width, line * image.height), axis=-1).reshape(-1, 2)
+            values = _at(image, places.astype(int), CHANNELS[name])
+            if np.isfinite(values).any():
+                found[first : first + CHANNELS[name]] = np.nanmedian(values, axis=0)
+    return found
 
 
 def _per_channel(of_modalities: ArrayLike) -> NDArray:

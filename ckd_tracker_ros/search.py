@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ckd_tracker_ros import boxes, look_alikes
 from ckd_tracker_ros.calibration import doubted, logit
-from ckd_tracker_ros.look_alikes import CERTAIN, COLUMNS, DOUBT, PLACE, SAME, SCORE, UNSEEN
+from ckd_tracker_ros.look_alikes import CASE, CERTAIN, COLUMNS, DOUBT, PLACE, SAME, SCORE, UNSEEN
 from ckd_tracker_ros.sightings import Sightings
 from ckd_tracker_ros.state import TargetState
 
@@ -92,6 +92,12 @@ class Search:
     def without_found(self) -> Search:
         """With nothing that may be the target."""
         return replace(self, found=None, confirmed=0.0, refuted=0, seen=0.0, likeness=0.0, unseen=0.0)
+
+    def undoubted(self) -> Search:
+        """With nothing known of what the look-alikes look like, as the light has changed."""
+        others = self.others.copy()
+        others[:, [DOUBT, CASE]] = math.nan, 0.0
+        return replace(self, others=others, likeness=0.0)
 
     def without(self, box: Box) -> Search:
         """With no look-alike in the place of this (4,) xywh box."""

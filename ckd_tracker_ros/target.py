@@ -296,6 +296,8 @@ def _search(
         plans.append(plan)
     states, sightings = tracker.look([now[number].believed for number in searched], queries, frame)
     for number, plan, state, seen in zip(searched, plans, states, sightings):
+        if state.looks.forgotten_ns == frame.stamp_ns:
+            plan = plan.undoubted()
         others = [other.box for k, other in enumerate(now) if k != number and other.status is Status.TRACKING]
         now[number] = _found(tracker, before[number], now[number], state, plan, seen, others, frame, settings)
 

@@ -26,7 +26,7 @@ from ckd_tracker_ros.crop import (
 )
 from ckd_tracker_ros.engine import Engine, HostMaps, load
 from ckd_tracker_ros.frame import MODALITIES, Estimate, RgbtFrame
-from ckd_tracker_ros.looks import COUNT, Looks
+from ckd_tracker_ros.looks import COUNT, Looks, levels
 from ckd_tracker_ros.motion import CLOSE_S, Motion
 from ckd_tracker_ros.network import checkpoint
 from ckd_tracker_ros.outline import OWN_CELLS, VIEWS, VIEWS_OF_SOME, Outline, views
@@ -262,12 +262,13 @@ class Tracker:
     def _for_frame(self, states: Sequence[TargetState], frame: RgbtFrame) -> list[TargetState]:
         """The states with the thermal limits that hold for this frame, and looks that its cameras may judge by."""
         settings, used = self.settings.thermal, self._used(frame)
+        level = levels(frame)
         measured = [image and thermal.measure(image, settings) for image in frame.images]
         return [
             replace(
                 state,
                 limits=tuple(thermal.smooth(*pair, settings) for pair in zip(state.limits, measured)),
-                looks=state.looks.at(frame.stamp_ns, used),
+                looks=state.looks.at(frame.stamp_ns, used, level),
             )
             for state in states
         ]

@@ -188,6 +188,40 @@ def test_a_camera_that_was_away_comes_back_to_another_light():
     assert doubt(again, coat=smoke) <= 0 and doubt(again, coat=(60, 60, 60)) > 2
 
 
+@pytest.mark.parametrize(
+    ("change", "seconds", "forgotten"),
+    [
+        ((-60, -60, -60, 0), STEP, [True, True, True, False]),
+        ((0, 60, 0, 0), 0.5, [True, True, True, False]),  # it got greener: no channel of this camera can be relied on
+        ((0, 0, 0, 60), STEP, [False, False, False, True]),
+        ((30, 30, 30, 30), STEP, [False] * 4),  # what is in view may have changed so much
+        ((-60, -60, -60, 0), 6.0, [False] * 4),  # dusk
+        ((np.nan,) * 4, STEP, [False] * 4),  # no camera has given anything
+    ],
+)
+def test_what_was_seen_in_another_light_counts_no_more(change, seconds, forgotten):
+    both, level = (True, True), looks.levels(frame())
+    known = learned()
+    known = known.beside(seen_as(known, **TWIN)).at(0, both, level)
+    after, steps, change = known, round(seconds / STEP), np.array(change) * known.units
+    for step in range(1, steps + 1):
+        after = after.at(round(step * STEP * 1e9), both, level + change * step / steps)
+    assert np.isnan(after.mean).tolist() == forgotten and np.isnan(after.others).all(axis=0).tolist() == forgotten
+    assert (0 < after.forgotten_ns <= round(seconds * 1e9)) == any(forgotten)
+    seen = learned(start=after, coat=(60, 60, 60))
+    again = seen.at(10**10, both, level + change)
+    assert np.isfinite(again.mean).all() or np.isnan(change).any(), "once"
+
+
+def test_the_level_of_images_is_the_median_of_each_channel():
+    both = frame()
+    np.testing.assert_allclose(looks.levels(both), [110, 110, 110, 28_500], rtol=0.02)
+    half = RgbtFrame((None, Image(np.full((7, 900), np.nan, np.float32), "mono")), 0)
+    assert np.isnan(looks.levels(half)).all()
+    grey = Image(np.arange(100, dtype=np.uint8).reshape(10, 10), "mono")
+    np.testing.assert_allclose(looks.levels(RgbtFrame((grey, None), 0)), [49.5] * 3 + [np.nan], atol=1)
+
+
 def test_a_camera_that_the_network_does_not_use_need_not_be_registered(tiny_student):
     alone = Student(replace(tiny_student.config, modalities=("rgb",), motion=True))
     tracker, both = Tracker(create(alone, "cpu")), frame()

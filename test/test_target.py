@@ -12,7 +12,7 @@ from search_cases import others_of, state_at
 from ckd_tracker_ros import boxes, look_alikes, search
 from ckd_tracker_ros import target as target_module
 from ckd_tracker_ros.frame import Image, RgbtFrame
-from ckd_tracker_ros.looks import Looks
+from ckd_tracker_ros.looks import COUNT, Looks
 from ckd_tracker_ros.motion import CLOSE_S, WIDEST
 from ckd_tracker_ros.search import Search
 from ckd_tracker_ros.sightings import Sightings
@@ -368,6 +368,26 @@ def test_a_target_that_is_gone_for_good_is_given_up(tracker):
         states.append(targets[0].status)
     assert states[-1] is R and states[states.index(R) - 1] is L
     assert states[states.index(R) :] == [R] * (len(states) - states.index(R)), "and stays so"
+
+
+def test_a_lost_target_is_found_when_the_light_has_changed(tracker):
+    scene = Scene(SceneConfig(frames=25, distractors=0, kind="person", size=(80, 120), thermal_bits=16), seed=2)
+    known = Target.begin("a", "", tracker.start(scene.frame(0), scene.boxes(0)[0]))
+    for number in range(1, 20):
+        (known,) = follow(tracker, [known], scene.frame(number), LostSettings())
+    others = others_of((5.0, 5.0, 0.9, 0.0, 1, 2.0))
+    plan = Search(seconds=0.5, others=others)
+    lost = replace(known, status=L, frames_uncertain=9, believed=known.state, search=plan)
+    unaware = replace(known.state, looks=replace(known.state.looks, level=np.full(COUNT, np.nan)))
+    targets = [lost, replace(lost, id="b", state=unaware, believed=unaware)]
+    for number in range(20, 25):
+        frame = scene.frame(number)
+        frame = replace(frame, images=(Image(frame.images[0].pixels // 20), frame.images[1]))
+        targets = follow(tracker, targets, frame, LostSettings())
+        if number == 20:
+            doubts = [float(target.search.others[-1, look_alikes.DOUBT]) for target in targets]
+    assert [target.status for target in targets] == [T, L]
+    assert np.isnan(doubts[0]) and doubts[1] == 2, "what others looked like was seen in the other light, too"
 
 
 def test_several_targets_share_the_crops_and_do_not_become_each_other(tracker):
