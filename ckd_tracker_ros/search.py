@@ -99,6 +99,10 @@ class Search:
         others[:, [DOUBT, CASE]] = math.nan, 0.0
         return replace(self, others=others, likeness=0.0)
 
+    def knowing(self, others: NDArray[np.float64], size: float) -> Search:
+        """With these (N, 7) look-alikes of a target of this size besides, see `look_alikes`."""
+        return replace(self, others=look_alikes.remembered(np.concatenate([others, self.others]), size))
+
     def without(self, box: Box) -> Search:
         """With no look-alike in the place of this (4,) xywh box."""
         x, y, width, height = boxes.xywh_to_cxcywh(box)
@@ -118,11 +122,13 @@ class Search:
 
     @classmethod
     def of(cls, state: TargetState) -> Search:
-        """A search for a target that was last believed in this state."""
+        """A search for a target that was last believed in this state. What is faint in its box may be a part of it."""
         rivals = state.motion.rivals
         scores, doubts, unseen = rivals.T[2:]
+        off = np.abs(rivals[:, :2] - boxes.xywh_to_cxcywh(state.box)[:2])
+        certain = (off >= state.box[2:] / 2).any(axis=1) | (scores >= STRONG)
         doubts = np.where(doubts != 0, doubts, np.nan)  # 0: nobody has looked
-        return cls(others=look_alikes.table(rivals[:, :2], scores, certain=True, doubts=doubts, unseen=unseen))
+        return cls(others=look_alikes.table(rivals[:, :2], scores, certain, doubts=doubts, unseen=unseen))
 
     @property
     def rivals(self) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -172,6 +173,8 @@ def judge(target: Target, state: TargetState, estimate: Estimate, frame: RgbtFra
         whole = _of_size(target.size, target.state.box)
         anchor = replace(target.state, box=whole, looks=target.state.looks.as_known())
         plan = Search.of(anchor)
+    elif believed and target.told >= TOLD / 2:  # it was the target, as it seems: what was beside it is not
+        plan = plan.knowing(Search.of(target.state).others, math.sqrt(np.prod(target.size)))
     uncertain = target.frames_uncertain + 1
     status = Status.UNCERTAIN if uncertain <= settings.after else Status.LOST
     if status is Status.UNCERTAIN:  # what is not believed does not teach how the target moves

@@ -225,6 +225,19 @@ def test_what_its_looks_have_told_to_be_the_target_is_no_other_for_a_few_bad_fra
     assert (plan.found is not None) == kept and len(plan.others) == (not kept)
 
 
+@pytest.mark.parametrize(
+    ("off", "score", "certain"), [((3, -8), 0.15, False), ((3, -8), search.STRONG, True), ((3, -25), 0.15, True)]
+)
+def test_what_is_faint_inside_the_box_of_a_target_may_be_part_of_it(off, score, certain):
+    state = state_at(100, 100)
+    beside = np.array([[100.0 + off[0], 100 + off[1], score, 0.0, 0.0]])
+    state = replace(state, motion=replace(state.motion, rivals=beside))
+    plan, _, _ = search.update(Search.of(state), state, SIZE, sightings(), (), STEP)
+    assert plan.others[:, look_alikes.CERTAIN].tolist() == [certain]
+    _, free, _ = search.update(plan, state, SIZE, sightings((100, 100, 0.7, -0.7)), (), STEP)
+    assert len(free.scores) == (not certain or abs(off[1]) > 20), "itself, which scores more by far"
+
+
 def test_a_sliver_of_the_target_does_not_stand_for_all_of_it():
     sliver, whole, state = sightings((100, 100, 0.9), side=10), sightings((102, 100, 0.7)), state_at(100, 100)
     both = sliver.plus(whole.boxes[0], 0.7, 0.0, whole.looks[0])

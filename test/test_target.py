@@ -243,6 +243,17 @@ def test_what_fails_its_trial_is_searched_for_as_before(judged):
     assert doubted.status is L and not doubted.trial and doubted.search is plan
 
 
+@pytest.mark.parametrize(("told", "known"), [(TOLD / 2, [0.6, 0.5]), (TOLD / 3, [0.5])])
+def test_what_was_beside_a_find_that_looks_like_the_target_is_known_when_it_fails_its_trial(judged, told, known):
+    frame, start, state, estimate = judged
+    beside = np.array([[*(start.box[:2] + 2 * start.box[2:]), 0.6, 0.0, 0.0]])
+    found = replace(start, motion=replace(start.motion, rivals=beside))
+    plan = Search(seconds=2.0, others=others_of((9.0, 9, 0.5, 0.3, 1)))
+    target = replace(Target.begin("a", "", found), believed=start, search=plan, trial=4.0, told=told)
+    doubted = judge(target, state, replace(estimate, confidence=0.1), frame, LostSettings())
+    assert doubted.search.others[:, look_alikes.SCORE].tolist() == known
+
+
 def test_what_looks_like_another_thing_for_some_frames_is_believed_less_and_less(tracker):
     scene = Scene(SceneConfig(frames=8), 0)
     state = tracker.start(scene.frame(0), scene.boxes(0)[0])
