@@ -166,6 +166,7 @@ FAULTS = (
     *(Fault("thermal frozen", f"{s:g} s", frozen, _ONE_THERMAL, s) for s in (1.0, 3.0)),
     *(Fault("RGB frozen", f"{s:g} s", frozen, _ONE_RGB, s) for s in (1.0, 3.0)),
     Fault("RGB black", "3 s", partial(altered, change="black"), _ONE_RGB, 3.0),
+    Fault("RGB dark", "3 s", partial(altered, change="dark"), _ONE_RGB, 3.0),
     Fault("RGB saturated", "3 s", partial(altered, change="white"), _ONE_RGB, 3.0),
     Fault("thermal black", "3 s", partial(altered, change="black"), _ONE_THERMAL, 3.0),
     Fault("thermal saturated", "3 s", partial(altered, change="white"), _ONE_THERMAL, 3.0),
@@ -188,6 +189,7 @@ FAULTS = (
     Fault("RGB of half the size", "2 s", partial(altered, change="half"), _ONE_RGB, 2.0),
     Fault("thermal of half the size", "2 s", partial(altered, change="half"), _ONE_THERMAL, 2.0),
     Fault("target hidden", "1 s", seconds=1.0, hidden=True),
+    Fault("target hidden, RGB dark", "1 s", partial(altered, change="dark"), _ONE_RGB, 1.0, hidden=True),
     # Last: it needs a node of its own.
     Fault(
         "thermal at a third of the rate", "3 s, sync.reuse", partial(thinned, of=3), _ONE_THERMAL, 3.0,
@@ -211,6 +213,7 @@ def _half(message: Any) -> dict[str, Any]:
 CHANGES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "black": lambda message: _filled(message, 0),
     "white": lambda message: _filled(message, 255),
+    "dark": lambda message: {"data": array.array("B", (np.frombuffer(message.data, np.uint8) // 20).tobytes())},
     "short": lambda message: {"data": message.data[: len(message.data) // 2]},
     "encoding": lambda message: {"encoding": "rgb9"},
     "half": _half,
