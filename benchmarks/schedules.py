@@ -189,7 +189,7 @@ FAULTS = (
     Fault("RGB of half the size", "2 s", partial(altered, change="half"), _ONE_RGB, 2.0),
     Fault("thermal of half the size", "2 s", partial(altered, change="half"), _ONE_THERMAL, 2.0),
     Fault("target hidden", "1 s", seconds=1.0, hidden=True),
-    Fault("target hidden, RGB dark", "1 s", partial(altered, change="dark"), _ONE_RGB, 1.0, hidden=True),
+    Fault("target hidden and RGB dark", "1 s", partial(altered, change="dark"), _ONE_RGB, 1.0, hidden=True),
     # Last: it needs a node of its own.
     Fault(
         "thermal at a third of the rate", "3 s, sync.reuse", partial(thinned, of=3), _ONE_THERMAL, 3.0,
