@@ -313,8 +313,9 @@ def levels(frame: RgbtFrame) -> NDArray[np.float64]:
             line = (np.arange(LIGHT_SAMPLES) + 0.5) / LIGHT_SAMPLES
             places = np.stack(np.meshgrid(line * image.width, line * image.height), axis=-1).reshape(-1, 2)
             values = _at(image, places.astype(int), CHANNELS[name])
-            if np.isfinite(values).any():
-                found[first : first + CHANNELS[name]] = np.nanmedian(values, axis=0)
+            values = values[np.isfinite(values).all(axis=1)]
+            if len(values):
+                found[first : first + CHANNELS[name]] = np.median(values, axis=0)
     return found
 
 
