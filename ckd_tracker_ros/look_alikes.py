@@ -33,7 +33,8 @@ there, each less what may be chance, as far as the look-alike is known by its sc
 usual doubt of a thing."""
 STEADY, STEADY_S = 0.3, 0.1
 """Unless it was seen so near, in sizes, so few seconds ago, and has come from where the target cannot be: then it goes
-on as itself, whatever it looks like now. What comes out of hiding changes its looks and its score."""
+on as itself, whatever it looks like now: what comes out of hiding changes its looks and its score. A frame in which it
+is seen elsewhere is noise, in smoke say, unless it is not back within that time."""
 RISE = 0.1
 """Share of a look-alike's rise that is believed in one step, where it does not go on like that and the target may be
 there too: that comes out of hiding in less time."""
@@ -101,9 +102,14 @@ def seen_again(
     Args:
         too_far: whether the target cannot be there.
         size: of the target, RGB pixels.
+
+    Returns:
+        It as it was, not seen now, where it is certain to be another thing and this may be noise: see `STEADY`.
     """
     steady = bool(_steady(entry, float(np.linalg.norm(centre - entry[PLACE])), size))
     certain = too_far or steady
+    if not certain and entry[CERTAIN] and entry[UNSEEN] <= STEADY_S:
+        return entry
     highest = entry[SCORE] + max(score - entry[SCORE], 0.0) * (1.0 if certain else RISE)
     usual = entry[DOUBT] + LEARN_DOUBT * (doubt - entry[DOUBT])
     usual = usual if np.isfinite(usual) else np.fmax(entry[DOUBT], doubt)  # the one that is known
@@ -113,14 +119,16 @@ def seen_again(
 def remembered(known: NDArray, size: float) -> NDArray[np.float64]:
     """(N, 7) look-alikes that still are some, the last seen first.
 
-    Two that stand in one place are one, with the higher score of both, and certain if one was.
+    Two that stand in one place are one, with the higher score of both, and certain if one was and has been seen since:
+    what was there some time ago says nothing about what is there now.
     """
     known = known[(known[:, CERTAIN] > 0) | ~(known[:, DOUBT] < EXCUSED)]
     kept: list[NDArray] = []
     for entry in known[np.argsort(known[:, UNSEEN], kind="stable")]:
         same = [other for other in kept if np.linalg.norm(other[PLACE] - entry[PLACE]) < SAME / 2 * size]
         if same:
-            same[0][[SCORE, CERTAIN]] = np.maximum(same[0][[SCORE, CERTAIN]], entry[[SCORE, CERTAIN]])
+            same[0][SCORE] = max(same[0][SCORE], entry[SCORE])
+            same[0][CERTAIN] = max(same[0][CERTAIN], entry[CERTAIN] * (entry[UNSEEN] <= STEADY_S))
         else:
             kept.append(entry.copy())
     return np.reshape(kept[:MOST], (-1, COLUMNS))

@@ -245,7 +245,8 @@ def update(
     for number in np.flatnonzero(owner >= 0):
         seen = centres[number], single.scores[number], doubts[number], bool(too_far[number])
         entry = known[owner[number]] = look_alikes.seen_again(known[owner[number]], *seen, size)
-        wrong[number] = bool(entry[CERTAIN]) and owner[number] < len(search.others)
+        seen_now = not entry[UNSEEN]
+        wrong[number] = bool(entry[CERTAIN]) and seen_now and owner[number] < len(search.others)
     known = known[: len(search.others)]  # those that are tracked will be handed in again
     new = np.flatnonzero((owner < 0) & unlikely)
     turned_up = look_alikes.table(centres[new], single.scores[new], certain=too_far[new], doubts=doubts[new])

@@ -150,6 +150,19 @@ def test_a_certain_look_alike_goes_on_as_itself_whatever_it_looks_like_while_it_
         assert len(free.scores) == taken, "in its place after a while there may be something else"
 
 
+def test_one_frame_in_which_a_certain_look_alike_is_seen_elsewhere_is_noise_and_many_are_not():
+    state, size = state_at(100, 100), 40
+    aside = look_alikes.STEADY * size + 4
+    for frames, certain, x in ((1, True, 120.0), (10, False, 120.0 + aside)):
+        plan = Search(seconds=1.0, others=others_of((120.0, 100, 0.7, 0.0, 1)))
+        for _ in range(frames):
+            plan, free, wrong = search.update(plan, state, SIZE, sightings((120 + aside, 100, 0.5)), (), STEP)
+            assert not len(free.scores) and not len(wrong.scores), "it is no other, and says nothing of its looks"
+        plan, _, wrong = search.update(plan, state, SIZE, sightings((x, 100, 0.7)), (), STEP)
+        assert plan.others[0, look_alikes.CERTAIN] == certain == len(wrong.scores)
+        assert plan.others[0, 0] == x
+
+
 def test_what_is_not_certain_to_be_another_thing_and_looks_like_the_target_is_none():
     state = state_at(100, 100)
     for certain, kept in ((1, 1), (0, 0)):
@@ -174,9 +187,9 @@ def test_what_was_found_is_not_taken_for_clutter_that_may_have_come_there_since(
 
 def test_of_two_that_cross_a_look_alike_is_the_one_with_its_looks():
     plan, state = Search(seconds=1.0, others=others_of((120.0, 100, 0.98, 0.0, 1, 2.0))), state_at(100, 100)
-    crossing = sightings((112, 100, 0.9, 0.0), (136, 104, 0.9, 2.0))
+    crossing = sightings((107, 100, 0.9, 0.0), (131, 104, 0.9, 2.0))
     plan, free, _ = search.update(plan, state, SIZE, crossing, (), STEP)
-    assert free.doubts.tolist() == [0.0] and plan.others[0, :2].tolist() == [136, 104]
+    assert free.doubts.tolist() == [0.0] and plan.others[0, :2].tolist() == [131, 104]
 
 
 def test_where_look_alikes_are_known_it_takes_likeness_or_patience():
@@ -250,9 +263,11 @@ def test_a_sliver_of_the_target_does_not_stand_for_all_of_it():
 
 
 def test_look_alikes_in_one_place_are_one():
-    others = others_of((100.0, 100, 0.4, 0.0, 0), (104, 100, 0.9, 0.5, 1), (300, 100, 0.6, 0.1, 0))
-    plan, _, _ = search.update(Search(others=others), state_at(500, 400), SIZE, sightings(), (), STEP)
-    assert plan.others[:, [0, 1, 2, 4]].tolist() == [[100, 100, 0.9, 1], [300, 100, 0.6, 0]]
+    for unseen, certain in ((0.05, 1), (0.5, 0)):
+        others = others_of((100.0, 100, 0.4, 0.0, 0), (104, 100, 0.9, unseen, 1), (300, 100, 0.6, 0.1, 0))
+        plan, _, _ = search.update(Search(others=others), state_at(500, 400), SIZE, sightings(), (), STEP)
+        assert [100, 100, 0.9, certain] in plan.others[:, [0, 1, 2, 4]].tolist(), "of long ago it says nothing"
+        assert len(plan.others) == 2
 
 
 def test_a_strong_look_alike_that_was_not_seen_is_looked_at():
