@@ -31,10 +31,10 @@ OTHER_LOOKS, AS_LIKELY, LEARN_DOUBT = 3.0, 1.0, 0.2
 """And so is one whose looks are doubted by so much less, as a logit, in the sum over the frames in a row in which it is
 there, each less what may be chance, as far as the look-alike is known by its score; share that one sighting has in the
 usual doubt of a thing."""
-STEADY, STEADY_S, BLINK_S = 0.3, 0.25, 0.1
+STEADY, STEADY_S = 0.3, 0.1
 """Unless it was seen so near, in sizes, so few seconds ago, and has come from where the target cannot be: then it goes
 on as itself, whatever it looks like now: what comes out of hiding changes its looks and its score. A frame in which it
-is seen elsewhere is noise, in smoke say, unless it is not back within the shorter time."""
+is seen elsewhere is noise, in smoke say, unless it is not back within that time."""
 RISE = 0.1
 """Share of a look-alike's rise that is believed in one step, where it does not go on like that and the target may be
 there too: that comes out of hiding in less time."""
@@ -94,12 +94,6 @@ def owners(centres: NDArray, scores: NDArray, doubts: NDArray, known: NDArray, s
     return owner
 
 
-def go_on(centres: NDArray, known: NDArray, size: float) -> NDArray[np.bool_]:
-    """(K,) at which of (K, 2) places one of (N, 7) look-alikes goes on as itself: see `STEADY`."""
-    distances = np.linalg.norm(centres[:, None] - known[:, PLACE], axis=-1)
-    return _steady(known, distances, size).any(axis=1)
-
-
 def seen_again(
     entry: NDArray, centre: NDArray, score: float, doubt: float, too_far: bool, size: float
 ) -> NDArray[np.float64]:
@@ -114,7 +108,7 @@ def seen_again(
     """
     steady = bool(_steady(entry, float(np.linalg.norm(centre - entry[PLACE])), size))
     certain = too_far or steady
-    if not certain and entry[CERTAIN] and entry[UNSEEN] <= BLINK_S:
+    if not certain and entry[CERTAIN] and entry[UNSEEN] <= STEADY_S:
         return entry
     highest = entry[SCORE] + max(score - entry[SCORE], 0.0) * (1.0 if certain else RISE)
     usual = entry[DOUBT] + LEARN_DOUBT * (doubt - entry[DOUBT])
@@ -134,7 +128,7 @@ def remembered(known: NDArray, size: float) -> NDArray[np.float64]:
         same = [other for other in kept if np.linalg.norm(other[PLACE] - entry[PLACE]) < SAME / 2 * size]
         if same:
             same[0][SCORE] = max(same[0][SCORE], entry[SCORE])
-            same[0][CERTAIN] = max(same[0][CERTAIN], entry[CERTAIN] * (entry[UNSEEN] <= BLINK_S))
+            same[0][CERTAIN] = max(same[0][CERTAIN], entry[CERTAIN] * (entry[UNSEEN] <= STEADY_S))
         else:
             kept.append(entry.copy())
     return np.reshape(kept[:MOST], (-1, COLUMNS))

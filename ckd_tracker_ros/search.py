@@ -228,9 +228,8 @@ def update(
     beside = look_alikes.table(tracked, np.ones(len(tracked)), certain=True)
     known = np.concatenate([look_alikes.older(search.others, seconds), beside])
     fitting = fits(sightings.boxes, middle[2:])  # a sliver, held on to by the tracker, does not stand for all of it
-    theirs = look_alikes.go_on(boxes.xywh_to_cxcywh(sightings.boxes)[:, :2], known, size)
-    single = sightings.single(SAME * size, first=fitting, apart=theirs)
-    centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2]
+    single = sightings.single(SAME * size, first=fitting)
+    centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
     doubts = single.known_doubts
     owner = look_alikes.owners(centres, single.scores, doubts, known, size)
     distances = np.linalg.norm(centres - middle[:2], axis=1) / size

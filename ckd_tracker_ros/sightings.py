@@ -60,20 +60,16 @@ class Sightings:
         """The next one of the same crop as the first, if there is one."""
         return self[1:][self.crops[1:] == self.crops[0]][:1] if len(self.scores) else self
 
-    def single(self, distance: float, first: NDArray[np.bool_], apart: NDArray[np.bool_] | bool = False) -> Sightings:
+    def single(self, distance: float, first: NDArray[np.bool_]) -> Sightings:
         """The likeliest of all whose centres are within `distance` RGB pixels of each other.
 
         Args:
             first: (N,) which of them come before the others, however likely those are.
-            apart: (N,) which of them are other things': they do not count for the rest, and of them the strongest are
-                taken.
         """
         centres = boxes.xywh_to_cxcywh(self.boxes)[:, :2]
         near = np.linalg.norm(centres[:, None] - centres, axis=-1) < distance
-        apart = np.broadcast_to(apart, len(self.scores))
-        near &= apart[:, None] == apart
         kept: list[int] = []
-        for number in np.lexsort((np.where(apart, -self.scores, -self.likely), ~first)):
+        for number in np.argsort(~first, kind="stable"):
             if not near[number, kept].any():
                 kept.append(number)
         return self[np.sort(np.array(kept, int))]
