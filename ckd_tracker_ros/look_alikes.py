@@ -1,9 +1,10 @@
 """Things that look like a target and are others: where each is, and which of them a sighting shows.
 
-They are rows of a table, (N, 7): centre x and y in RGB pixels; the highest score; seconds since it was last seen; 1
+They are rows of a table, (N, 8): centre x and y in RGB pixels; the highest score; seconds since it was last seen; 1
 while it is certain that it is another thing (seen where the target could not be, or beside it, and step by step since
-then); the usual doubt of its looks, see `Sightings.doubts`, NaN where that is not known; and what speaks, as a logit,
-for something else's being in its place by now, see `OTHER_LOOKS`.
+then); the usual doubt of its looks, see `Sightings.doubts`, NaN where that is not known; what speaks, as a logit, for
+something else's being in its place by now, see `OTHER_LOOKS`; and for how many of the seconds since it was last seen
+a search has looked there in vain.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ckd_tracker_ros.calibration import logit
 
-PLACE, SCORE, UNSEEN, CERTAIN, DOUBT, CASE, COLUMNS = slice(2), 2, 3, 4, 5, 6, 7
+PLACE, SCORE, UNSEEN, CERTAIN, DOUBT, CASE, MISSED, COLUMNS = slice(2), 2, 3, 4, 5, 6, 7, 8
 """Columns of the table, and their number."""
 SAME = 0.6
 """Two sightings nearer to each other than this, in sizes, are of one thing."""
@@ -31,10 +32,11 @@ OTHER_LOOKS, AS_LIKELY, LEARN_DOUBT = 3.0, 1.0, 0.2
 """And so is one whose looks are doubted by so much less, as a logit, in the sum over the frames in a row in which it is
 there, each less what may be chance, as far as the look-alike is known by its score; share that one sighting has in the
 usual doubt of a thing."""
-STEADY, STEADY_S = 0.3, 0.1
+STEADY, STEADY_S, UNWATCHED_S = 0.3, 0.1, 0.25
 """Unless it was seen so near, in sizes, so few seconds ago, and has come from where the target cannot be: then it goes
 on as itself, whatever it looks like now: what comes out of hiding changes its looks and its score. A frame in which it
-is seen elsewhere is noise, in smoke say, unless it is not back within that time."""
+is seen elsewhere is noise, in smoke say, unless it is not back within that time. Only seconds count in which a search
+crop had it in its middle, as there are few of them, but no more than the last number in all."""
 RISE = 0.1
 """Share of a look-alike's rise that is believed in one step, where it does not go on like that and the target may be
 there too: that comes out of hiding in less time."""
@@ -51,20 +53,23 @@ def table(
     doubts: NDArray | float = math.nan,
     unseen: NDArray | float = 0.0,
 ) -> NDArray[np.float64]:
-    """(N, 7) of what is seen now, or was so many seconds ago, at (N, 2) places."""
+    """(N, 8) of what is seen now, or was so many seconds ago and not since, at (N, 2) places."""
     rows = np.zeros((len(centres), COLUMNS))
     rows[:, PLACE], rows[:, SCORE], rows[:, UNSEEN], rows[:, CERTAIN] = centres, scores, unseen, certain
-    rows[:, DOUBT] = doubts
+    rows[:, DOUBT], rows[:, MISSED] = doubts, unseen
     return rows
 
 
-def older(known: NDArray, seconds: float) -> NDArray[np.float64]:
-    """(N, 7) so much later."""
-    return known + np.array([0, 0, 0, seconds, 0, 0, 0])
+def older(known: NDArray, seconds: float, looked: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(N, 8) so much later, when a search has looked where (N,) of them are, or has not."""
+    known = known.copy()
+    known[:, UNSEEN] += seconds
+    known[:, MISSED] += seconds * looked
+    return known
 
 
 def reach(known: NDArray, size: float) -> NDArray[np.float64]:
-    """(N,) how far (N, 7) look-alikes may be from where they were seen, RGB pixels.
+    """(N,) how far (N, 8) look-alikes may be from where they were seen, RGB pixels.
 
     Args:
         size: of the target, RGB pixels.
@@ -73,7 +78,7 @@ def reach(known: NDArray, size: float) -> NDArray[np.float64]:
 
 
 def owners(centres: NDArray, scores: NDArray, doubts: NDArray, known: NDArray, size: float) -> NDArray[np.int64]:
-    """(K,) which of (N, 7) look-alikes each of (K, 2) sightings shows, -1 for none; each at most once.
+    """(K,) which of (N, 8) look-alikes each of (K, 2) sightings shows, -1 for none; each at most once.
 
     Args:
         doubts: (K,) of their looks, NaN where they are not known.
@@ -97,7 +102,7 @@ def owners(centres: NDArray, scores: NDArray, doubts: NDArray, known: NDArray, s
 def seen_again(
     entry: NDArray, centre: NDArray, score: float, doubt: float, too_far: bool, size: float
 ) -> NDArray[np.float64]:
-    """(7,) a look-alike after it was seen at a (2,) place, with a score and a doubt, NaN where that is not known.
+    """(8,) a look-alike after it was seen at a (2,) place, with a score and a doubt, NaN where that is not known.
 
     Args:
         too_far: whether the target cannot be there.
@@ -108,16 +113,17 @@ def seen_again(
     """
     steady = bool(_steady(entry, float(np.linalg.norm(centre - entry[PLACE])), size))
     certain = too_far or steady
-    if not certain and entry[CERTAIN] and entry[UNSEEN] <= STEADY_S:
+    if not certain and entry[CERTAIN] and _lately(entry):
         return entry
     highest = entry[SCORE] + max(score - entry[SCORE], 0.0) * (1.0 if certain else RISE)
     usual = entry[DOUBT] + LEARN_DOUBT * (doubt - entry[DOUBT])
     usual = usual if np.isfinite(usual) else np.fmax(entry[DOUBT], doubt)  # the one that is known
-    return np.array([*centre, highest, 0.0, certain, usual, entry[CASE] if steady else _case(entry, doubt)])
+    case = entry[CASE] if steady else _case(entry, doubt)
+    return np.array([*centre, highest, 0.0, certain, usual, case, 0.0])
 
 
 def remembered(known: NDArray, size: float) -> NDArray[np.float64]:
-    """(N, 7) look-alikes that still are some, the last seen first.
+    """(N, 8) look-alikes that still are some, the last seen first.
 
     Two that stand in one place are one, with the higher score of both, and certain if one was and has been seen since:
     what was there some time ago says nothing about what is there now.
@@ -135,11 +141,16 @@ def remembered(known: NDArray, size: float) -> NDArray[np.float64]:
 
 
 def _steady(others: NDArray, distances: NDArray | float, size: float) -> NDArray[np.bool_]:
-    """Whether (..., 7) look-alikes that are seen so far, RGB pixels, from where they were go on: see `STEADY`."""
-    return (others[..., CERTAIN] > 0) & (others[..., UNSEEN] <= STEADY_S) & (distances <= STEADY * size)
+    """Whether (..., 8) look-alikes that are seen so far, RGB pixels, from where they were go on: see `STEADY`."""
+    return (others[..., CERTAIN] > 0) & _lately(others) & (distances <= STEADY * size)
+
+
+def _lately(others: NDArray) -> NDArray[np.bool_]:
+    """Whether (..., 8) look-alikes were seen so lately that they go on: see `STEADY`."""
+    return (others[..., MISSED] <= STEADY_S) & (others[..., UNSEEN] <= UNWATCHED_S)
 
 
 def _case(others: NDArray, doubts: NDArray | float) -> NDArray[np.float64]:
-    """(...) `CASE` of (..., 7) look-alikes after something with these doubts, NaN where not known, was seen there."""
+    """(...) `CASE` of (..., 8) look-alikes after something with these doubts, NaN where not known, was seen there."""
     more = np.nan_to_num(others[..., DOUBT] - doubts - AS_LIKELY)
     return np.maximum(others[..., CASE] + others[..., SCORE] * more, 0.0)

@@ -62,7 +62,7 @@ class Search:
 
     Attributes:
         seconds: since the target was last believed.
-        others: (N, 7) look-alikes, see `look_alikes`.
+        others: (N, 8) look-alikes, see `look_alikes`.
         tile: next crop of the sweep through the image.
         steps: in which it was searched for.
         found: (4,) xywh box that may be the target, None when there is none.
@@ -87,7 +87,7 @@ class Search:
 
     def scaled(self, factor: float) -> Search:
         """In images that are so much larger; where nothing is followed from one frame to the next."""
-        return replace(self.without_found(), others=self.others * (factor, factor, 1, 1, 1, 1, 1))
+        return replace(self.without_found(), others=self.others * (factor, factor, 1, 1, 1, 1, 1, 1))
 
     def without_found(self) -> Search:
         """With nothing that may be the target."""
@@ -100,7 +100,7 @@ class Search:
         return replace(self, others=others, likeness=0.0)
 
     def knowing(self, others: NDArray[np.float64], size: float) -> Search:
-        """With these (N, 7) look-alikes of a target of this size besides, see `look_alikes`."""
+        """With these (N, 8) look-alikes of a target of this size besides, see `look_alikes`."""
         return replace(self, others=look_alikes.remembered(np.concatenate([others, self.others]), size))
 
     def without(self, box: Box) -> Search:
@@ -226,9 +226,11 @@ def update(
     size = math.sqrt(middle[2] * middle[3])
     tracked = np.reshape([boxes.xywh_to_cxcywh(box)[:2] for box in others], (-1, 2))
     beside = look_alikes.table(tracked, np.ones(len(tracked)), certain=True)
-    known = np.concatenate([look_alikes.older(search.others, seconds), beside])
-    fitting = fits(sightings.boxes, middle[2:])  # a sliver, held on to by the tracker, does not stand for all of it
-    single = sightings.single(SAME * size, first=fitting)
+    looked = sightings.looked_at(search.others[:, PLACE], COVERED)
+    known = np.concatenate([look_alikes.older(search.others, seconds, looked), beside])
+    # a sliver, held on to by the tracker, does not stand for all of it, nor what is too faint to say what it looks like
+    first = fits(sightings.boxes, middle[2:]) & (sightings.scores >= WORTH_A_LOOK)
+    single = sightings.single(SAME * size, first)
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
     doubts = single.known_doubts
     owner = look_alikes.owners(centres, single.scores, doubts, known, size)
@@ -296,7 +298,7 @@ def certainly_another(search: Search, state: TargetState, box: Box, score: float
 
 
 def _look_alike(search: Search, state: TargetState, box: Box, score: float, doubt: float) -> NDArray[np.float64] | None:
-    """(7,) the look-alike that a (4,) xywh box with this score and doubt shows; None: none that is known."""
+    """(8,) the look-alike that a (4,) xywh box with this score and doubt shows; None: none that is known."""
     size, centre = math.sqrt(state.box[2] * state.box[3]), boxes.xywh_to_cxcywh(box)[None, :2]
     owner = int(look_alikes.owners(centre, np.array([score]), np.array([doubt]), search.others, size)[0])
     return None if owner < 0 else search.others[owner]

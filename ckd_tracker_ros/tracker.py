@@ -234,10 +234,12 @@ class Tracker:
         squares = [square_around(place, config.search_factor, config.search_size) for place in wanted]
         seen: list[list[NDArray]] = [[] for _ in states]
         read: list[list[NDArray]] = [[] for _ in states]
+        looked_at: list[list[tuple[float, float, int]]] = [[] for _ in states]
         if squares:
             outlines = [state.outline(self._present(frame)) for state in states]
             maps = self._run([states[owner] for owner in owners], squares, frame, least=DOUBTED)
             for crop, (owner, square, *target_maps) in enumerate(zip(owners, squares, *maps)):
+                looked_at[owner].append((square.centre_x, square.centre_y, square.side))
                 for *box, score in find_summits(*target_maps, LEAST_OTHER):
                     found = outlines[owner].corrected(to_image(np.array(box), square, config.search_size))
                     known, looks = states[owner].looks, np.full(COUNT, np.nan)
@@ -247,7 +249,8 @@ class Tracker:
                     seen[owner].append(np.array([*found, score, known.doubt(looks, frame.stamp_ns, score), crop]))
                     read[owner].append(looks)
         return states, [
-            Sightings.of(np.reshape(rows, (-1, 7)), np.reshape(of, (-1, COUNT))) for rows, of in zip(seen, read)
+            Sightings.of(np.reshape(rows, (-1, 7)), np.reshape(looks, (-1, COUNT)), of_target)
+            for rows, looks, of_target in zip(seen, read, looked_at)
         ]
 
     def confidence(self, peak: float, second_peak: float, doubt: float = 0.0) -> float:

@@ -150,6 +150,16 @@ def test_a_certain_look_alike_goes_on_as_itself_whatever_it_looks_like_while_it_
         assert len(free.scores) == taken, "in its place after a while there may be something else"
 
 
+@pytest.mark.parametrize(
+    ("square", "seconds", "certain"), [((300, 300, 160), 0.2, 1), ((300, 300, 160), 0.3, 0), ((120, 100, 160), 0.2, 0)]
+)
+def test_a_certain_look_alike_at_which_nobody_looked_goes_on_for_longer(square, seconds, certain):
+    state, plan = state_at(100, 100), Search(seconds=1.0, others=others_of((120.0, 100, 0.8, 0.0, 1, 4.0)))
+    plan, _, _ = search.update(plan, state, SIZE, sightings(squares=[square]), (), seconds - STEP)
+    plan, free, _ = search.update(plan, state, SIZE, sightings((122, 100, 0.9, -3.0)), (), STEP)
+    assert len(free.scores) == 1 - certain
+
+
 def test_one_frame_in_which_a_certain_look_alike_is_seen_elsewhere_is_noise_and_many_are_not():
     state, size = state_at(100, 100), 40
     aside = look_alikes.STEADY * size + 4
@@ -260,6 +270,14 @@ def test_a_sliver_of_the_target_does_not_stand_for_all_of_it():
     assert not len(free.scores)
     apart = sightings((100, 100, 0.9), (300, 100, 0.7)).single(20, first=np.array([False, True]))
     assert apart.scores.tolist() == [0.9, 0.7], "the likeliest still comes first"
+
+
+def test_what_is_too_faint_to_be_looked_at_hides_no_look_alike():
+    state, plan = state_at(100, 100), Search(seconds=1.0, others=others_of((120.0, 100, 0.8, 0.0, 1, 4.0)))
+    for _ in range(5):
+        both = sightings((120, 100, 0.8, 4.0), (110, 100, 0.25))
+        plan, free, wrong = search.update(plan, state, SIZE, both, (), STEP)
+        assert wrong.scores.tolist() == [0.8] and not len(free.scores)
 
 
 def test_look_alikes_in_one_place_are_one():

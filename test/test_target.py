@@ -59,7 +59,7 @@ def test_a_target_is_resized_with_the_images(tracker):
     assert larger.status is T and boxes.iou(larger.box, scene.boxes(2)[0]) > 0.7
     lost = replace(smaller, believed=smaller.state, search=Search(others=others_of((10.0, 20.0, 0.5, 1.0, 1.0, 2.0))))
     again = resized(lost, frames[2])
-    assert again.search.others.tolist() == [[20.0, 40.0, 0.5, 1.0, 1.0, 2.0, 0.0]]
+    assert again.search.others.tolist() == [[20.0, 40.0, 0.5, 1.0, 1.0, 2.0, 0.0, 1.0]]
     np.testing.assert_allclose(again.believed.box, 2 * smaller.state.box)
     np.testing.assert_allclose(again.size, 2 * smaller.size)
     cut = replace(smaller, state=smaller.state.resized((320, 320)))
