@@ -30,10 +30,12 @@ OVER_EDGE = 0.6
 does."""
 COAST_S = 0.5
 """For about so long a target that is not seen goes on as it went."""
-STRIDE = 0.75
-"""From one search crop of the sweep to the next, in sides of it: a target between two is whole in one of them."""
-GROWTH = 0.55
-"""Of width and of height, as logarithms: what is so much larger or smaller than the target was is something else."""
+STRIDE, AROUND = 0.75, 1.25
+"""From one search crop of the sweep to the next, in sides of it: a target between two is whole in one of them; and as
+far from where the target should be as so many of these steps every other one lies."""
+GROWTH, NEARER, MUCH_NEARER = 0.55, 0.15, 0.35
+"""Of width and of height, as logarithms: what is so much larger or smaller than the target was is something else. One
+that comes nearer is larger as a whole, by so much a second, at most by so much."""
 WORTH_A_LOOK, HALF = 0.3, 0.5
 """From this score on a sighting is looked at in a crop of its own, where scores are more reliable; of its doubt, which
 may be mistaken, so much counts."""
@@ -63,7 +65,7 @@ class Search:
     Attributes:
         seconds: since the target was last believed.
         others: (N, 8) look-alikes, see `look_alikes`.
-        tile: next crop of the sweep through the image.
+        swept: crops of the sweep through the image so far.
         steps: in which it was searched for.
         found: (4,) xywh box that may be the target, None when there is none.
         confirmed: frames in a row in which it was good enough; one that scores less than usual counts for less.
@@ -76,7 +78,7 @@ class Search:
 
     seconds: float = 0.0
     others: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, COLUMNS)))
-    tile: int = 0
+    swept: int = 0
     steps: int = 0
     found: Box | None = None
     confirmed: float = 0.0
@@ -164,8 +166,9 @@ def places(
 
     First where something was found in the last step, else where the target should be (not with `sweep_only`: the
     tracker looks there anyway); then where the look-alike is that was not seen for longest, as it might be taken for
-    the target where it has gone; then further and further away, and through the whole image again and again. Where
-    there is but one crop a step, because several targets share them, they take turns.
+    the target where it has gone; then further and further away, and through the whole image again and again, every
+    other one around where the target should be. Where there is but one crop a step, because several targets share
+    them, they take turns.
 
     Args:
         factor: side of a crop in sizes of the target.
@@ -182,10 +185,12 @@ def places(
     x, y = ((np.arange(n) + 0.5) * side / n for n, side in zip((columns, rows), image_size))
     centres = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     centre = boxes.xywh_to_cxcywh(middle)[:2]
-    centres = centres[np.argsort(np.linalg.norm(centres - centre, axis=1), kind="stable")]
-    tiles = [(search.tile + k) % len(centres) for k in range(min(max(count - len(chosen), 0), len(centres)))]
+    distances = np.linalg.norm(centres - centre, axis=1)
+    centres, around = centres[np.argsort(distances, kind="stable")], int((distances <= AROUND * stride).sum())
+    swept = range(search.swept, search.swept + max(count - len(chosen), 0))
+    tiles = dict.fromkeys((around + k // 2) % len(centres) if k % 2 else k // 2 % max(around, 1) for k in swept)
     chosen += [np.concatenate([centres[tile] - middle[2:] / 2, middle[2:]]) for tile in tiles]
-    return chosen, replace(search, tile=(search.tile + len(tiles)) % len(centres), steps=search.steps + 1)
+    return chosen, replace(search, swept=swept.stop, steps=search.steps + 1)
 
 
 def _unseen(search: Search, chosen: Sequence[Box], middle: Box, covered: float) -> list[Box]:
@@ -229,7 +234,7 @@ def update(
     looked = sightings.looked_at(search.others[:, PLACE], COVERED)
     known = np.concatenate([look_alikes.older(search.others, seconds, looked), beside])
     # a sliver, held on to by the tracker, does not stand for all of it, nor what is too faint to say what it looks like
-    first = fits(sightings.boxes, middle[2:]) & (sightings.scores >= WORTH_A_LOOK)
+    first = fits(sightings.boxes, middle[2:], age) & (sightings.scores >= WORTH_A_LOOK)
     single = sightings.single(SAME * size, first)
     centres = boxes.xywh_to_cxcywh(single.boxes)[:, :2] if len(single.scores) else np.zeros((0, 2))
     doubts = single.known_doubts
@@ -242,7 +247,7 @@ def update(
         if len(known):  # and was no look-alike: none has come into its place from far since
             away = np.linalg.norm(centres - known[owner, PLACE], axis=1) > look_alikes.NOISE * size
             owner[goes_on & away] = -1
-    free = (owner < 0) & ~unlikely & fits(single.boxes, middle[2:])
+    free = (owner < 0) & ~unlikely & fits(single.boxes, middle[2:], age)
     wrong = too_far.copy()
     for number in np.flatnonzero(owner >= 0):
         seen = centres[number], single.scores[number], doubts[number], bool(too_far[number])
@@ -286,7 +291,7 @@ def may_be(
     middle = boxes.xywh_to_cxcywh(expected(state, search.seconds, image_size))
     size, centre = math.sqrt(middle[2] * middle[3]), boxes.xywh_to_cxcywh(box)[:2]
     within = reach(search.seconds) if held else likely_reach(state, search.seconds, image_size)
-    if np.linalg.norm(centre - middle[:2]) > within * size or not fits(box[None], middle[2:])[0]:
+    if np.linalg.norm(centre - middle[:2]) > within * size or not fits(box[None], middle[2:], search.seconds)[0]:
         return False
     return _look_alike(search, state, box, score, doubt) is None
 
@@ -321,9 +326,11 @@ def weight(evidence: float, usual: float) -> float:
     return math.exp(-SHORT * max(0.0, usual - evidence))
 
 
-def fits(found: NDArray, size: NDArray) -> NDArray[np.bool_]:
-    """(N,) whether (N, 4) xywh boxes are about as wide and high as a (2,) target was."""
-    return (np.abs(np.log(np.maximum(found[:, 2:], 1e-3) / size)) <= GROWTH).all(axis=1)
+def fits(found: NDArray, size: NDArray, seconds: float) -> NDArray[np.bool_]:
+    """(N,) whether (N, 4) xywh boxes are about as wide and high as a (2,) target that was so large so long ago."""
+    growth = np.log(np.maximum(found[:, 2:], 1e-3) / size)
+    growth -= np.clip(growth.mean(axis=1, keepdims=True), 0.0, min(NEARER * seconds, MUCH_NEARER))
+    return (np.abs(growth) <= GROWTH).all(axis=1)
 
 
 def weigh(

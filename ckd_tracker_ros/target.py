@@ -307,7 +307,7 @@ def _search(
 
 def _held(target: Target, found: search.Box) -> bool:
     """Whether the tracker held on to what was found in a (4,) xywh box, while it was lost, and to all of it."""
-    whole = search.fits(target.box[None], target.believed.box[2:])[0]
+    whole = search.fits(target.box[None], target.believed.box[2:], target.search.seconds)[0]
     return bool(target.status is Status.LOST and whole and search.same(found, target.box))
 
 

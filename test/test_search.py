@@ -31,7 +31,7 @@ def test_a_lost_target_goes_on_ever_slower_and_stays_in_the_image():
 def test_the_sweep_reaches_every_place(x, y, side, count, sweep_only):
     state, plan, seen = state_at(x, y, side), Search(), []
     columns, rows = (int(np.ceil(n / (search.STRIDE * 4 * side))) for n in SIZE)
-    for _ in range((columns * rows + 1) * (1 if count > 1 or sweep_only else 2)):
+    for _ in range(2 * (columns * rows + 1) * (1 if count > 1 or sweep_only else 2)):
         chosen, plan = search.places(plan, state, SIZE, 4.0, count, sweep_only)
         assert len(chosen) <= count
         seen += chosen
@@ -43,6 +43,15 @@ def test_the_sweep_reaches_every_place(x, y, side, count, sweep_only):
     corners = np.array([(a, b) for a in (0, 320, 640) for b in (0, 240, 480)])
     reach = np.abs(centres[:, None] - corners).max(axis=-1).min(axis=0)
     assert (reach <= 4 * side / 2 + 1e-6).all(), "every corner lies in a crop"
+
+
+def test_every_other_crop_of_the_sweep_lies_around_where_the_target_should_be():
+    plan, away = Search(seconds=1.0), []
+    for _ in range(20):
+        chosen, plan = search.places(plan, state_at(100, 100), SIZE, 4.0, 3, True)
+        away += np.linalg.norm(boxes.xywh_to_cxcywh(np.array(chosen))[:, :2] - 100, axis=1).tolist()
+    near = np.array(away) <= search.AROUND * search.STRIDE * 4 * 40
+    assert 0.5 <= near.mean() < 0.8 and len(away) >= 50
 
 
 def test_one_crop_a_step_goes_to_the_sweep_too_beside_a_look_alike_that_is_never_seen():
@@ -306,6 +315,13 @@ def test_a_look_alike_that_comes_out_of_hiding_is_still_itself(certain, taken):
     for score in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
         plan, free, _ = search.update(plan, state_at(100, 100), SIZE, sightings((122, 100, score)), (), STEP)
     assert free.scores.tolist() == taken, "what only scored too little may have been the target all the time"
+
+
+@pytest.mark.parametrize("sides", [(84, 80), (100, 60), (16, 20), (100, 36)])
+def test_what_was_out_of_sight_for_long_may_have_come_nearer(sides):
+    box = boxes.cxcywh_to_xywh(np.array([[100.0, 100, *sides]]))
+    fitting = [bool(search.fits(box, np.array([40.0, 40]), seconds)[0]) for seconds in (0.0, 3.0)]
+    assert fitting == [False, sides == (84, 80)]
 
 
 def test_what_is_much_larger_or_flatter_is_not_the_target():
