@@ -180,17 +180,25 @@ def places(
     size = math.sqrt(middle[2] * middle[3])
     if len(chosen) < count and not (turns and search.steps % 4 == 1):
         chosen += _unseen(search, chosen, middle, COVERED * factor * size)
-    stride = STRIDE * factor * size
+    swept = range(search.swept, search.swept + max(count - len(chosen), 0))
+    chosen += _sweep(swept, middle, image_size, STRIDE * factor * size)
+    return chosen, replace(search, swept=swept.stop, steps=search.steps + 1)
+
+
+def _sweep(swept: range, middle: Box, image_size: tuple[int, int], stride: float) -> list[Box]:
+    """(4,) xywh boxes around which these crops of the sweep are cut: those with even numbers from the tiles of the
+    image that lie around where the target should be, the others from all of them; each from near to far.
+
+    Args:
+        stride: from one tile to the next, RGB pixels, at most.
+    """
     columns, rows = (max(1, math.ceil(side / stride)) for side in image_size)
     x, y = ((np.arange(n) + 0.5) * side / n for n, side in zip((columns, rows), image_size))
-    centres = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    centre = boxes.xywh_to_cxcywh(middle)[:2]
-    distances = np.linalg.norm(centres - centre, axis=1)
-    centres, around = centres[np.argsort(distances, kind="stable")], int((distances <= AROUND * stride).sum())
-    swept = range(search.swept, search.swept + max(count - len(chosen), 0))
-    tiles = dict.fromkeys((around + k // 2) % len(centres) if k % 2 else k // 2 % max(around, 1) for k in swept)
-    chosen += [np.concatenate([centres[tile] - middle[2:] / 2, middle[2:]]) for tile in tiles]
-    return chosen, replace(search, swept=swept.stop, steps=search.steps + 1)
+    tiles = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    distances = np.linalg.norm(tiles - boxes.xywh_to_cxcywh(middle)[:2], axis=1)
+    tiles, around = tiles[np.argsort(distances, kind="stable")], int((distances <= AROUND * stride).sum())
+    numbers = dict.fromkeys((around + k // 2) % len(tiles) if k % 2 else k // 2 % max(around, 1) for k in swept)
+    return [np.concatenate([tiles[number] - middle[2:] / 2, middle[2:]]) for number in numbers]
 
 
 def _unseen(search: Search, chosen: Sequence[Box], middle: Box, covered: float) -> list[Box]:
