@@ -185,7 +185,7 @@ def test_a_cut_camera_is_compared_with_both(benchmark, tmp_path, tiny_checkpoint
 
 def test_what_became_of_a_hidden_target_is_judged(benchmark):
     module = benchmark("lost_and_found")
-    rows = np.tile([0.8, 0.0, Status.TRACKING, 1.0], (239, 1))  # the frames 1 to 239
+    rows = np.tile([0.8, 0.0, Status.TRACKING, 1.0, 1.0], (239, 1))  # the frames 1 to 239
     hidden = slice(89, 149)
     rows[hidden, 0], rows[hidden, 3] = 0.0, 0.0
     rows[96:152, 2] = Status.LOST
@@ -194,8 +194,9 @@ def test_what_became_of_a_hidden_target_is_judged(benchmark):
     assert not good.nearer
     assert (good.right, good.believed, good.wrong, good.missing) == (179, 176, 7, False)
     rows[110:120, 1:3] = 0.9, Status.TRACKING
-    rows[149:, 2] = Status.LOST
+    rows[149:, 2], rows[160, 4] = Status.LOST, 0.2
     bad = module.judge(rows)
+    assert (good.both, bad.both) == (False, True), "the look-alike was hidden as well"
     assert (bad.found, bad.frames, bad.taken, bad.nearer) == (False, math.inf, True, True) and bad.stayed < 1
     rows[110:120, 0] = 0.6
     both = module.judge(rows)

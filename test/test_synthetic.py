@@ -217,7 +217,8 @@ def test_random_scenes_are_consistent(seed: int, index: int) -> None:
     )
     assert len(scene.boxes(index)) == len(scene.thermal_boxes(index)) == len(scene.visible(index)) == config.targets
     assert np.allclose(scene.boxes(index), scene.thermal_boxes(index)), "no homography, equal sizes"
-    for box, share in zip(scene.boxes(index), scene.visible(index), strict=True):
+    everybody = scene.boxes(index) + scene.look_alike_boxes(index)
+    for box, share in zip(everybody, scene.visible(index) + scene.look_alikes_visible(index), strict=True):
         assert box[2:].min() > 0 and 0 <= share <= 1
         if share > 0:
             assert iou(box, (-box[2], -box[3], 160 + 2 * box[2], 128 + 2 * box[3])) > 0

@@ -130,12 +130,11 @@ class Scene:
 
         Faults of the camera do not count.
         """
-        placed = self._place(i)
-        shares = {}
-        for index, own in enumerate(placed):
-            if own.actor.role == "target":
-                shares[id(own.actor)] = self._share(own, placed[index + 1 :])
-        return [shares[id(actor)] for actor in self._actors_of("target")]
+        return self._shares(i, "target")
+
+    def look_alikes_visible(self, i: int) -> list[float]:
+        """As `visible`, per look-alike, in the order of `look_alike_boxes`."""
+        return self._shares(i, "look-alike")
 
     # ---- who takes part ----
 
@@ -260,6 +259,16 @@ class Scene:
         if not 0 <= i < len(self):
             raise IndexError(f"frame {i} of a scene with frames 0 to {len(self) - 1}")
         return [self._placed(actor, i / self.config.fps) for actor in self._actors_of(role)]
+
+    def _shares(self, i: int, role: str) -> list[float]:
+        """`_share` of those of one role in frame `i`, in the order of their making."""
+        placed = self._place(i)
+        shares = {
+            id(own.actor): self._share(own, placed[index + 1 :])
+            for index, own in enumerate(placed)
+            if own.actor.role == role
+        }
+        return [shares[id(actor)] for actor in self._actors_of(role)]
 
     def _share(self, own: _Placed, covers: list[_Placed]) -> float:
         """Of a body's area, inside the RGB image and not behind `covers`."""
